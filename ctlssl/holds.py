@@ -1,0 +1,53 @@
+r"""What the input is assumed to do between two samples.
+
+Every hold is a set of numbers. With F(h) = h phi_1(h A) (or its rational approximation) the effect of a unit input
+held over the gap, and G(h) = h phi_2(h A) that of a ramp from 0 to 1, the update is
+
+    x_k = Abar(h) x_{k-1} + (p_F F + p_G G) B u_{k-1} + (n_F F + n_G G + kick I) B u_k.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = ["HOLDS", "IMPULSE", "LINEAR", "NEXT", "PREVIOUS", "Hold"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hold:
+    """An assumption about the input between t_{k-1} and t_k.
+
+    Args:
+        name: its name.
+        previous: weights (p_F, p_G) on the sample at t_{k-1}.
+        next: weights (n_F, n_G) on the sample at t_k.
+        kick: weight of the sample at t_k as a Dirac impulse.
+    """
+
+    name: str
+    previous: tuple[float, float]
+    next: tuple[float, float]
+    kick: float = 0.0
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the previous sample acts over the gap."""
+        return self.previous != (0.0, 0.0)
+
+    def value(self, fraction: float, previous: float, next: float) -> float:
+        """The input at a fraction of the gap, between 0 and 1; an impulse is 0 inside the gap.
+
+        Example:
+            >>> LINEAR.value(0.25, previous=0.0, next=2.0)
+            0.5
+        """
+        late = self.previous[0] + fraction * self.previous[1], self.next[0] + fraction * self.next[1]
+        return late[0] * previous + late[1] * next
+
+
+NEXT = Hold("next", (0.0, 0.0), (1.0, 0.0))
+PREVIOUS = Hold("previous", (1.0, 0.0), (0.0, 0.0))
+LINEAR = Hold("linear", (1.0, -1.0), (0.0, 1.0))
+IMPULSE = Hold("impulse", (0.0, 0.0), (0.0, 0.0), kick=1.0)
+
+HOLDS = {hold.name: hold for hold in (NEXT, PREVIOUS, LINEAR, IMPULSE)}

@@ -1,0 +1,5 @@
+"""Learnable layers: parameters -> StateSpace -> a view."""
+
+from ctlssl.layers.lssl import LSSL
+
+__all__ = ["LSSL"]

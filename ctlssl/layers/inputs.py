@@ -1,0 +1,84 @@
+"""The public door of a layer: what may come in, and what is said when something else does."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctlssl.views import State
+
+__all__ = ["check_inputs", "check_lengths", "check_queries", "check_state", "read_gaps"]
+
+
+def check_inputs(u: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
+    """Inputs (B, L, H) in the dtype the layer computes in: half precision and integers are promoted."""
+    if not isinstance(u, Tensor) or u.ndim != 3 or u.shape[-1] != channels:
+        found = f"shape {tuple(u.shape)}" if isinstance(u, Tensor) else type(u).__name__
+        raise ValueError(f"u needs shape (batch, length, {channels}); found {found}")
+    if u.is_complex():
+        raise TypeError("u must be real; pass real and imaginary parts as channels")
+    return u.to(torch.promote_types(u.dtype, dtype))
+
+
+def check_lengths(lengths: Tensor | None, u: Tensor) -> Tensor | None:
+    """Lengths (B,) between 0 and L."""
+    if lengths is None:
+        return None
+    lengths = torch.as_tensor(lengths, device=u.device)
+    if lengths.shape != u.shape[:1] or lengths.is_floating_point():
+        raise ValueError(f"lengths need {u.shape[0]} integers; found {lengths.dtype} of shape {tuple(lengths.shape)}")
+    wrong = ((lengths < 0) | (lengths > u.shape[1])).nonzero()
+    if len(wrong):
+        series = wrong[0].item()
+        raise ValueError(f"series {series}: length {lengths[series].item()} is not between 0 and {u.shape[1]}")
+    return lengths
+
+
+def check_queries(is_query: Tensor | None, u: Tensor) -> Tensor | None:
+    """Query flags (B, L) or (L,), boolean; None if there is none."""
+    if is_query is None:
+        return None
+    if is_query.dtype != torch.bool or is_query.shape not in (u.shape[:2], u.shape[1:2]):
+        found = f"{is_query.dtype} of shape {tuple(is_query.shape)}"
+        raise ValueError(f"is_query needs booleans of shape {tuple(u.shape[:2])}; found {found}")
+    return is_query.expand(u.shape[:2])
+
+
+def check_state(state: State | None, u: Tensor, x_shape: tuple[int, int], channels: int) -> State | None:
+    """A state that belongs to this layer and batch."""
+    if state is None:
+        return None
+    if not isinstance(state, tuple) or len(state) != 2:
+        raise ValueError(f"state needs what forward, step or initial_state returned; found {type(state).__name__}")
+    expected = ((u.shape[0], *x_shape), (u.shape[0], channels))
+    found = (tuple(state[0].shape), tuple(state[1].shape))
+    if found != expected:
+        raise ValueError(f"state needs x {expected[0]} and u {expected[1]}; found {found[0]} and {found[1]}")
+    return State(*state)
+
+
+def read_gaps(dt: Tensor | float | None, rate: Tensor | float, u: Tensor, lengths: Tensor | None) -> Tensor:
+    """Gaps times rate, (B, L) float64, finite and not negative within the lengths."""
+    B, L = u.shape[:2]
+    dt = torch.as_tensor(1.0 if dt is None else dt, device=u.device)
+    rate = torch.as_tensor(rate, device=u.device)
+    if tuple(dt.shape) not in ((), (L,), (B, L)):
+        raise ValueError(f"dt needs to be None, a number, ({L},) or ({B}, {L}); found shape {tuple(dt.shape)}")
+    if tuple(rate.shape) not in ((), (B,), (B, 1)):
+        raise ValueError(f"rate needs to be a number or one a series, ({B},); found shape {tuple(rate.shape)}")
+    dt = dt.to(torch.float64).expand(B, L)
+    bad = ~((dt >= 0) & dt.isfinite())
+    if lengths is not None:
+        inside = torch.arange(L, device=u.device) < lengths[:, None]
+        bad = bad & inside
+        dt = torch.where(inside, dt, 0)
+    if bad.any():
+        series, position = bad.nonzero()[0].tolist()
+        raise ValueError(
+            f"series {series}, position {position}: gap {dt[series, position].item()} is negative or not finite; "
+            "sort the times, or drop the row"
+        )
+    wrong = ~((rate > 0) & rate.isfinite())
+    if wrong.any():
+        raise ValueError(f"rate must be positive and finite; found {rate[wrong].flatten()[0].item()}")
+    return dt * (rate.to(torch.float64).reshape(-1, 1) if rate.ndim else rate.to(torch.float64))

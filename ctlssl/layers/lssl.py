@@ -1,0 +1,271 @@
+"""The linear state-space layer with a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from ctlssl import hippo
+from ctlssl.discretization import Discretization, Rule, named_method
+from ctlssl.layers.inputs import check_inputs, check_lengths, check_queries, check_state, read_gaps
+from ctlssl.layers.reversal import reversed_rows
+from ctlssl.state_matrices import STRUCTURES, Diagonal, StateMatrix
+from ctlssl.state_space import StateSpace
+from ctlssl.step_size import initial_log_steps
+from ctlssl.views import Integration, State, convolution, integration, recurrence
+
+__all__ = ["LSSL"]
+
+VIEWS = {"recurrence": recurrence, "convolution": convolution, "integration": integration}
+
+CROSSOVER = 64
+"""Length from which view="auto" convolves on a regular grid."""
+
+
+class LSSL(nn.Module):
+    r"""Linear state-space layer: x' = A x + B u, y = C x + D u, stepped with the real gap times a learned step size.
+
+    A is in the structure's stable class and shared by the channels; B, C, D and the step size are each channel's own
+    (`multi_input=True`: one system reads all channels). Coefficients are formed in float64 from the float32
+    parameters, so that phases at large gaps are right. The layer is the linear map alone.
+
+    Args:
+        channels: inputs H.
+        state_size: real state dimensions N of each system.
+        structure: "dense", "diagonal", "dplr" or "quasiseparable", or the class.
+        measure: HiPPO measure of the start: "legs", "legt", "lagt", "fourier"; diagonal also "lin", "inv", "real".
+        method: name, rule or `Discretization`.
+        heads: outputs a channel M.
+        step_range: smallest and largest initial step size.
+        learn: which of "A", "B", "step" are trained (C and D always are).
+        multi_input: one system with H inputs and outputs; the step size is then one a conjugate pair for a diagonal A
+            and one in all for the others.
+        bidirectional: a second pass over each series reversed, with its own C; outputs are summed.
+
+    Shapes:
+        u (B, L, H) and dt None (= 1), a number, (L,) or (B, L) -> y (B, L, H * M) and the state.
+
+    Raises:
+        ValueError: unknown names, or options that exclude one another.
+
+    References:
+        Gu, Johnson, Goel, Saab, Dao, Rudra, Re (2021), Combining recurrent, convolutional, and continuous-time models
+        with linear state-space layers. Smith, Warrington, Linderman (2023), S5, for multi_input.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> layer = LSSL(channels=4, state_size=8)
+        >>> u, dt = torch.randn(2, 10, 4), torch.rand(2, 10)
+        >>> y, state = layer(u, dt)
+        >>> first, state = layer(u[:, :6], dt[:, :6])
+        >>> rest, state = layer(u[:, 6:], dt[:, 6:], state=state)
+        >>> torch.allclose(torch.cat([first, rest], 1), y, atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        state_size: int = 64,
+        structure: str | type[StateMatrix] = "quasiseparable",
+        measure: str = "legs",
+        method: str | Rule | Discretization = "bilinear",
+        heads: int = 1,
+        step_range: tuple[float, float] = (1e-3, 1e-1),
+        learn: Collection[str] = ("A", "B", "step"),
+        multi_input: bool = False,
+        bidirectional: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_options(channels, heads, learn, multi_input)
+        self.channels, self.state_size, self.heads = channels, state_size, heads
+        self.multi_input, self.bidirectional = multi_input, bidirectional
+        self.method = named_method(method)
+        self.learn = tuple(learn)
+        name = structure if isinstance(structure, str) else _name_of(structure)
+        A, B = hippo.start(name, measure, state_size)
+        self.structure, self.measure = name, measure
+        self._matrix_class = type(A)
+        self._matrix_names = tuple(free := A.free())
+        for key, value in free.items():
+            self._add(f"A_{key}", value, "A" in learn)
+        N, H = state_size, channels
+        paired = isinstance(A, Diagonal)
+        steps = (H,) if not multi_input else (N // 2,) if paired else ()
+        log_step = initial_log_steps(steps, step_range)
+        B = torch.randn(N, H) * H**-0.5 if multi_input else B.expand(H, N)
+        if self.method.hold.kick:  # a kick has no length: the start gives it the weight of one unit of time
+            B = B * self._per_state(log_step.exp())
+        self._add("log_step", log_step, "step" in learn)
+        self._add("B", B, "B" in learn)
+        outputs = (H, N) if multi_input else (H, heads, N)
+        scale = N**-0.5 if multi_input else 1.0
+        self.C = nn.Parameter(torch.randn(outputs) * scale)
+        self.C_reverse = nn.Parameter(torch.randn(outputs) * scale) if bidirectional else None
+        self.D = nn.Parameter(torch.randn(outputs[:-1]))
+
+    def forward(
+        self,
+        u: Tensor,
+        dt: Tensor | float | None = None,
+        lengths: Tensor | None = None,
+        state: State | None = None,
+        is_query: Tensor | None = None,
+        rate: Tensor | float = 1.0,
+        view: str | Integration = "auto",
+    ) -> tuple[Tensor, State | None]:
+        """Outputs at every row, and the state after the last observation.
+
+        Args:
+            u: inputs, (B, L, H); the content of padding is never read.
+            dt: time since the previous observation, in units of the clock: None (= 1), a number, (L,) or (B, L).
+                Of a query: time since the last observation before it.
+            lengths: rows of each series, (B,); L if None.
+            state: what an earlier call returned; zeros if None.
+            is_query: rows that are answered but leave the state untouched, (B, L) or (L,), boolean.
+            rate: factor of all gaps, a number or one a series (B,).
+            view: "auto", "recurrence", "convolution", "integration", or an `Integration` with its tolerances.
+
+        Returns:
+            y (B, L, H * M), zeros in the padding, and the state (None if bidirectional).
+
+        Raises:
+            ValueError: shapes, gaps or lengths that cannot be; a view that cannot serve the grid.
+        """
+        u = check_inputs(u, self.channels, self.C.dtype)
+        lengths, is_query = check_lengths(lengths, u), check_queries(is_query, u)
+        gaps = read_gaps(dt, rate, u, lengths)
+        if self.bidirectional and state is not None:
+            raise ValueError("a bidirectional layer reads the whole series: it takes no state")
+        state = check_state(state, u, self._state_shape(), self.channels)
+        regular = dt is None or not isinstance(dt, Tensor) or dt.ndim == 0
+        regular = regular and (not isinstance(rate, Tensor) or rate.ndim == 0) and is_query is None
+        run = self._runner(view, regular, u.shape[1])
+        response = run(self.system(), self.method, u, gaps, state, lengths, is_query)
+        if not self.bidirectional:
+            return response.y, response.state
+        place, gaps = reversed_rows(gaps, lengths, is_query)
+        turned = u.gather(1, place[..., None].expand_as(u))
+        flags = None if is_query is None else is_query.gather(1, place)
+        back = run(self.system(reverse=True), self.method, turned, gaps, None, lengths, flags).y
+        return response.y + back.gather(1, place[..., None].expand_as(back)), None
+
+    def step(self, u: Tensor, dt: Tensor | float | None, state: State) -> tuple[Tensor, State]:
+        """One observation: y_k (B, H * M) and the new state.
+
+        Args:
+            u: input, (B, H).
+            dt: time since the previous observation, None (= 1), a number or (B,).
+            state: the state before it.
+
+        Raises:
+            ValueError: a bidirectional layer, or shapes that do not fit.
+        """
+        self._refuse_bidirectional("step")
+        y, state = self(u[:, None], _one_column(dt), state=state, view="recurrence")
+        return y[:, 0], state
+
+    def peek(self, state: State, dt: Tensor | float, u: Tensor | None = None) -> Tensor:
+        """Outputs a time after the last observation, the state left as it is.
+
+        Args:
+            state: the state after the last observation.
+            dt: time since it, a number, (B,), or (B, Q) for several times a series.
+            u: input at that time, (B, H) or (B, Q, H); None holds the last input (no kick where inputs are impulses).
+
+        Returns:
+            (B, H * M), or (B, Q, H * M) for several times.
+
+        Raises:
+            ValueError: a bidirectional layer, or shapes that do not fit.
+        """
+        self._refuse_bidirectional("peek")
+        several = isinstance(dt, Tensor) and dt.ndim == 2
+        dt = dt if several else _one_column(dt)
+        Q = dt.shape[1] if isinstance(dt, Tensor) and dt.ndim == 2 else 1
+        if u is None:
+            u = torch.zeros_like(state.u) if self.method.hold.kick else state.u
+        u = u[:, None].expand(-1, Q, -1) if u.ndim == 2 else u
+        asked = torch.ones(u.shape[:2], dtype=torch.bool, device=u.device)
+        y, _ = self(u, dt, state=state, is_query=asked, view="recurrence")
+        return y if several else y[:, 0]
+
+    def initial_state(self, batch: int) -> State:
+        """The zero state of a number of series."""
+        self._refuse_bidirectional("initial_state")
+        return State(self.C.new_zeros(batch, *self._state_shape()), self.C.new_zeros(batch, self.channels))
+
+    def system(self, reverse: bool = False) -> StateSpace:
+        """The continuous system in clock units, float64: A' = step A and B' = step B (B' = B for impulses).
+
+        Args:
+            reverse: with the output map of the reversed pass of a bidirectional layer.
+        """
+        free = {name: getattr(self, f"A_{name}").double() for name in self._matrix_names}
+        A = self._matrix_class.from_free(free)
+        step = self.log_step.double().exp()
+        B = self.B.double()
+        if not self.method.hold.kick:
+            B = B * self._per_state(step)
+        A = A.scale_pairs(step) if self.multi_input and isinstance(A, Diagonal) else A.scale(step)
+        C = self.C_reverse if reverse else self.C
+        # The feed-through belongs to the forward pass alone: it would count twice in the sum.
+        D = torch.zeros_like(self.D) if reverse else self.D
+        return StateSpace(A, B, C.double(), D.double(), self.multi_input)
+
+    def extra_repr(self) -> str:
+        """The options that differ from layer to layer."""
+        return (
+            f"{self.channels}, state_size={self.state_size}, structure={self.structure!r}, measure={self.measure!r}, "
+            f"method={self.method.name!r}, heads={self.heads}, learn={self.learn}, multi_input={self.multi_input}, "
+            f"bidirectional={self.bidirectional}"
+        )
+
+    def _runner(self, view: str | Integration, regular: bool, length: int):  # noqa: ANN202
+        if isinstance(view, Integration):
+            return lambda *rows: integration(*rows, solver=view)
+        if view == "auto":
+            view = "convolution" if regular and length >= CROSSOVER else "recurrence"
+        if view not in VIEWS:
+            raise ValueError(f"unknown view {view!r}; choose auto, {', '.join(VIEWS)} or an Integration(...)")
+        return VIEWS[view]
+
+    def _per_state(self, step: Tensor) -> Tensor:
+        """Step sizes shaped to multiply B."""
+        if self.multi_input and step.ndim:
+            return torch.cat([step, step])[:, None]  # (N, 1)
+        return step[..., None]  # (H, 1) or (1,)
+
+    def _add(self, name: str, value: Tensor, learned: bool) -> None:
+        value = value.detach().to(torch.get_default_dtype()).clone()
+        self.register_parameter(name, nn.Parameter(value)) if learned else self.register_buffer(name, value)
+
+    def _state_shape(self) -> tuple[int, int]:
+        return (1 if self.multi_input else self.channels), self.state_size
+
+    def _refuse_bidirectional(self, call: str) -> None:
+        if self.bidirectional:
+            raise ValueError(f"a bidirectional layer has no causal state: {call} needs bidirectional=False")
+
+
+def _one_column(dt: Tensor | float | None) -> Tensor | float | None:
+    return dt[:, None] if isinstance(dt, Tensor) and dt.ndim == 1 else dt
+
+
+def _name_of(structure: type[StateMatrix]) -> str:
+    for name, member in STRUCTURES.items():
+        if member is structure:
+            return name
+    raise ValueError(f"unknown structure {structure!r}; choose one of {', '.join(STRUCTURES)}")
+
+
+def _check_options(channels: int, heads: int, learn: Collection[str], multi_input: bool) -> None:
+    if channels < 1 or heads < 1:
+        raise ValueError(f"channels and heads must be at least 1; found {channels} and {heads}")
+    unknown = [name for name in learn if name not in ("A", "B", "step")]
+    if unknown or isinstance(learn, str):
+        raise ValueError(f"learn takes any of 'A', 'B', 'step' as a tuple; found {learn!r}")
+    if multi_input and heads != 1:
+        raise ValueError(f"a multi-input layer has one head; found heads={heads}")

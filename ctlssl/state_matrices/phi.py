@@ -1,0 +1,122 @@
+r"""The exponential and its phi functions, of numbers and of matrices.
+
+phi_1(z) = (e^z - 1) / z and phi_2(z) = (phi_1(z) - 1) / z: what an input held constant, or in a straight line,
+adds to x' = z x over a unit of time. Both are entire: phi_1(0) = 1, phi_2(0) = 1/2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["matrix_phi_functions", "phi_functions"]
+
+_SCALAR_RADIUS, _SCALAR_TERMS = 0.25, 12  # 4^-12 / 14! = 7e-19: below the rounding of float64
+_MATRIX_RADIUS, _MATRIX_TERMS = 0.5, 14  # 2^-14 / 16! = 3e-18
+
+
+def phi_functions(z: Tensor, top: int = 2) -> tuple[Tensor, ...]:
+    r"""e^z, phi_1(z), ..., phi_top(z), elementwise, with phi_{k+1}(z) = (phi_k(z) - 1/k!) / z.
+
+    Near zero a Taylor series stands for the quotients: dividing by z would lose all digits there and give NaN at
+    z = 0, which is a legal eigenvalue. The derivative, phi_k' = phi_k - k phi_{k+1}, loses none either.
+
+    Args:
+        z: real or complex, any shape; float64 or complex128 for full accuracy.
+        top: highest order.
+
+    References:
+        Hochbruck, Ostermann (2010), Exponential integrators.
+
+    Example:
+        >>> import torch
+        >>> [value.item() for value in phi_functions(torch.zeros(1, dtype=torch.float64))]
+        [1.0, 1.0, 0.5]
+    """
+    return _Phi.apply(z, top)
+
+
+class _Phi(torch.autograd.Function):
+    """The derivatives are functions of the same family, so the backward pass is this function, one order higher."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, top: int) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(z)
+        values = [z.exp()]
+        for k in range(top):
+            values.append((values[-1] - 1 / math.factorial(k)) / z)
+        near = z.abs() < _SCALAR_RADIUS
+        if near.any():
+            for value, exact in zip(values, _taylor(z[near], top), strict=True):
+                value[near] = exact
+        return tuple(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (z,) = ctx.saved_tensors
+        values = _Phi.apply(z, len(grads))
+        slopes = [value - k * values[k + 1] for k, value in enumerate(values[:-1])]
+        slopes[0] = values[0]
+        return sum(grad * slope.conj() for grad, slope in zip(grads, slopes, strict=True)), None
+
+
+def _taylor(z: Tensor, top: int) -> list[Tensor]:
+    """The same functions by the series of the highest, and phi_k = z phi_{k+1} + 1/k! downwards."""
+    last = torch.full_like(z, 1 / math.factorial(_SCALAR_TERMS + top))
+    for k in range(_SCALAR_TERMS + top - 1, top - 1, -1):
+        last = last * z + 1 / math.factorial(k)
+    values = [last]
+    for k in range(top - 1, -1, -1):
+        values.append(values[-1] * z + 1 / math.factorial(k))
+    return values[::-1]
+
+
+def matrix_phi_functions(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""e^Z, phi_1(Z) and phi_2(Z) of square matrices, by Taylor series, scaling and repeated doubling.
+
+    phi_1(2Z) = (e^Z + I) phi_1(Z) / 2 and phi_2(2Z) = ((e^Z + I) phi_2(Z) + phi_1(Z)) / 4.
+    Each matrix is scaled by its own norm: one that is scaled too far would lose e^Z - I to rounding.
+
+    Args:
+        Z: (..., N, N), float64 for full accuracy.
+
+    References:
+        Al-Mohy, Higham (2009), A new scaling and squaring algorithm for the matrix exponential.
+        Skaflestad, Wright (2009), The scaling and modified squaring method for matrix functions related to exp.
+
+    Example:
+        >>> import torch
+        >>> E, phi1, phi2 = matrix_phi_functions(torch.tensor([[0.0, 1.0], [0.0, 0.0]], dtype=torch.float64))
+        >>> phi2
+        tensor([[0.5000, 0.1667],
+                [0.0000, 0.5000]], dtype=torch.float64)
+    """
+    flat = Z.reshape(-1, *Z.shape[-2:])  # (U, N, N)
+    norm = flat.detach().abs().sum(-2).amax(-1)  # (U,)
+    doublings = (norm / _MATRIX_RADIUS).log2().ceil().clamp(min=0).nan_to_num(posinf=0).long()  # (U,)
+    parts, places = [], []
+    for count in doublings.unique().tolist() or [0]:  # [0] for an empty batch
+        place = (doublings == count).nonzero()[:, 0]
+        parts.append(torch.stack(_doubled(flat[place] * 2.0**-count, count)))  # (3, U', N, N)
+        places.append(place)
+    order = torch.cat(places).argsort()
+    e, phi1, phi2 = torch.cat(parts, dim=1)[:, order].reshape(3, *Z.shape)
+    return e, phi1, phi2
+
+
+def _doubled(Z: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    eye = torch.eye(Z.shape[-1], dtype=Z.dtype, device=Z.device)
+    phi2 = eye / math.factorial(_MATRIX_TERMS + 1)
+    for k in range(_MATRIX_TERMS, 1, -1):
+        phi2 = phi2 @ Z + eye / math.factorial(k)
+    phi1 = phi2 @ Z + eye
+    e = phi1 @ Z + eye
+    for _ in range(count):
+        more = e + eye
+        phi2 = (more @ phi2 + phi1) / 4
+        phi1 = more @ phi1 / 2
+        e = e @ e
+    return e, phi1, phi2

@@ -1,0 +1,129 @@
+"""The integration view: the same system run by an ODE solver, piece by piece between samples."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from ctlssl.discretization import Discretization
+from ctlssl.state_space import StateSpace
+from ctlssl.views.response import Response, Rows, State
+
+__all__ = ["Integration", "integration"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Integration:
+    """How to integrate: a solver of torchdiffeq and its tolerances.
+
+    Args:
+        method: name of a torchdiffeq solver; fixed-step solvers take `steps` steps a gap.
+        rtol: relative tolerance.
+        atol: absolute tolerance.
+        adjoint: gradients by the adjoint equation instead of through the solver's steps.
+        steps: steps a gap of fixed-step solvers.
+    """
+
+    method: str = "dopri5"
+    rtol: float = 1e-6
+    atol: float = 1e-8
+    adjoint: bool = False
+    steps: int = 8
+
+    def __post_init__(self) -> None:
+        if not (self.rtol > 0 and self.atol > 0 and self.steps > 0):
+            raise ValueError(f"tolerances and steps must be positive; found {self}")
+
+
+def integration(
+    system: StateSpace,
+    method: Discretization,
+    u: Tensor,
+    dt: Tensor,
+    state: State | None = None,
+    lengths: Tensor | None = None,
+    is_query: Tensor | None = None,
+    solver: Integration = Integration(),
+) -> Response:
+    r"""Integrate x' = A x + B u over each gap with the input as the method's hold has it.
+
+    Every series runs on its own clock: with s = (t - t_{k-1}) / h_k the equation is dx/ds = h_k (A x + B u(s)) on
+    [0, 1], so one call of the solver serves a batch. Exact rules give the same numbers as this view to the
+    solver's tolerance; gbt rules to their own order.
+
+    Args:
+        system: the continuous system.
+        method: the discretization whose hold is taken.
+        u: inputs, (B, L, H).
+        dt: gap before each row, (B, L), in the unit of time of A.
+        state: state before the first row; zeros if None.
+        lengths: rows of each series, (B,); L if None.
+        is_query: rows that are answered but leave the state as it was, (B, L).
+        solver: solver and tolerances.
+
+    Raises:
+        ValueError: an unknown solver.
+
+    References:
+        Chen (2018), torchdiffeq; Chen, Rubanova, Bettencourt, Duvenaud (2018), Neural ordinary differential equations.
+    """
+    rows = Rows.of(system, u, dt, state, lengths, is_query)
+    system = system.to(u.dtype)
+    field = _HeldField(system, method, rows)
+    x, shown = rows.start.x, []
+    for k in range(u.shape[1]):
+        field.row = k
+        seen = _solve(field, x, solver)
+        if method.hold.kick:
+            seen = seen + method.hold.kick * system.driven(rows.u[:, k])
+        x = torch.where(rows.commits[:, k, None, None], seen, x)
+        shown.append(seen)
+    states = torch.stack(shown, dim=1) if shown else x.new_zeros(x.shape[0], 0, *x.shape[1:])
+    y = torch.where(rows.inside[..., None], system.read(states, rows.u), 0)
+    return Response(y, State(x, rows.last), field.evaluations)
+
+
+class _HeldField(nn.Module):
+    """h (A x + B u(s)) over one gap; a module so that the adjoint equation finds the system's tensors."""
+
+    def __init__(self, system: StateSpace, method: Discretization, rows: Rows) -> None:
+        super().__init__()
+        self.system, self.hold, self.rows = system, method.hold, rows
+        self.row, self.evaluations = 0, 0
+
+    def forward(self, s: Tensor, x: Tensor) -> Tensor:
+        self.evaluations += 1
+        previous, following = self.rows.held[:, self.row], self.rows.u[:, self.row]
+        late = self.hold.previous[0] + s * self.hold.previous[1], self.hold.next[0] + s * self.hold.next[1]
+        drive = self.system.driven(late[0] * previous + late[1] * following)  # (B, G, N)
+        return self.rows.dt[:, self.row, None, None].to(x.dtype) * (self.system.A.matmul(x) + drive)
+
+
+def _worst_series(x: Tensor) -> Tensor:
+    """Error norm: the worst series decides, so that no series hides behind a large batch."""
+    return x.reshape(x.shape[0], -1).square().mean(1).max().sqrt()
+
+
+def _solve(field: _HeldField, x: Tensor, solver: Integration) -> Tensor:
+    from torchdiffeq import odeint, odeint_adjoint
+
+    times = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device).to(x.dtype)
+    if solver.method in _FIXED:
+        arguments = {"options": {"step_size": 1 / solver.steps}}
+    else:
+        arguments = {"rtol": solver.rtol, "atol": solver.atol, "options": {"norm": _worst_series}}
+    if not solver.adjoint:
+        return odeint(field, x, times, method=solver.method, **arguments)[-1]
+    parameters = tuple(p for p in _leaves(field) if p.requires_grad)
+    return odeint_adjoint(field, x, times, method=solver.method, adjoint_params=parameters, **arguments)[-1]
+
+
+_FIXED = ("euler", "midpoint", "rk4", "explicit_adams", "implicit_adams", "heun2", "heun3")
+
+
+def _leaves(field: _HeldField) -> list[Tensor]:
+    system, rows = field.system, field.rows
+    matrices = [value for value in vars(system.A).values() if isinstance(value, Tensor)]
+    return [*matrices, system.B, rows.u, rows.held, rows.dt]

@@ -1,0 +1,198 @@
+"""The recurrence view: one step a row, with that row's own gap."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ctlssl.discretization import Discretization
+from ctlssl.kernels import linear_scan
+from ctlssl.state_matrices import Diagonal
+from ctlssl.state_matrices.diagonal import join_pairs, split_pairs
+from ctlssl.state_space import StateSpace
+from ctlssl.views.response import Response, Rows, State
+
+__all__ = ["recurrence"]
+
+_TABLE_NUMBERS = 2**24
+"""Numbers in one table of discretized matrices; longer records are cut into chunks that are recomputed backward."""
+
+
+def recurrence(
+    system: StateSpace,
+    method: Discretization,
+    u: Tensor,
+    dt: Tensor,
+    state: State | None = None,
+    lengths: Tensor | None = None,
+    is_query: Tensor | None = None,
+) -> Response:
+    r"""Step through x_k = Abar(h_k) x_{k-1} + Bprev(h_k) u_{k-1} + Bnext(h_k) u_k, y_k = C x_k + D u_k.
+
+    Discretized coefficients are formed in float64 and cast: at large gaps the phase of an eigenvalue
+    would otherwise be lost. Cost per row: O(N) for gbt rules and for every rule on a diagonal A; exact rules on the
+    other structures take one O(N^3) exponential per distinct gap and channel, a dense A one inverse.
+
+    Args:
+        system: the continuous system, float64 preferred.
+        method: the discretization.
+        u: inputs, (B, L, H).
+        dt: gap before each row, (B, L), in the unit of time of A.
+        state: state before the first row; zeros if None.
+        lengths: rows of each series, (B,); L if None.
+        is_query: rows that are answered but leave the state as it was, (B, L).
+
+    Raises:
+        ValueError: a rule that is not A-stable grew without bound.
+    """
+    rows = Rows.of(system, u, dt, state, lengths, is_query)
+    if isinstance(system.A, Diagonal):
+        x, last = _scan(system, method, rows)
+    elif method.needs_table(system.A):
+        x, last = _tabulated(system, method, rows)
+    else:
+        x, last = _structured(system, method, rows)
+    y = torch.where(rows.inside[..., None], system.to(u.dtype).read(x, rows.u), 0)  # (B, L, H * M)
+    if method.rule.growing and not torch.isfinite(y.detach()).all() and torch.isfinite(rows.u.detach()).all():
+        z = rows.dt.max() * system.poles().detach().abs().max()
+        raise ValueError(
+            f"{method.name} grew without bound: max |1 + h lambda| is about {abs(1 + z.item()):.3g} at the largest gap "
+            "times the step size; use a rule with alpha >= 1/2, or zoh"
+        )
+    return Response(y, State(last, rows.last))
+
+
+def _drives(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor, Tensor | None]:
+    """B times the inputs weighted for F and for G, and the kick, (B, L, G, N) each; the kick may be None."""
+    system = system.to(rows.u.dtype)
+    hold = method.hold
+    if hold.kick:
+        driven = system.driven(hold.kick * rows.u)
+        return torch.zeros_like(driven), torch.zeros_like(driven), driven
+    parts = [p * rows.held + n * rows.u for p, n in zip(hold.previous, hold.next, strict=True)]
+    return system.driven(parts[0]), system.driven(parts[1]), None
+
+
+def _scan(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Diagonal A: every coefficient at once, then one elementwise scan."""
+    dtype = torch.promote_types(rows.u.dtype, torch.complex64)
+    gaps, place = _distinct(rows.dt)
+    h = gaps.to(torch.float64)[:, None, None]  # (U, 1, 1)
+    power, held, ramp = method.rule.scalars(h * system.A.poles.to(torch.complex128))  # (U, G, n)
+
+    def spread(coefficient: Tensor) -> Tensor:
+        return coefficient.to(dtype).index_select(0, place.flatten()).unflatten(0, place.shape)  # (B, L, G, n)
+
+    first, second, kick = _drives(system, method, rows)
+    if kick is None:
+        addition = split_pairs(first) * spread(h * held)
+        if _ramped(method):
+            addition = addition + split_pairs(second) * spread(h * ramp)
+    else:
+        addition = split_pairs(kick)
+    power = spread(power)
+    commits = rows.commits[..., None, None]
+    start = split_pairs(rows.start.x)  # (B, G, n)
+    committed = linear_scan(torch.where(commits, power, 1), torch.where(commits, addition, 0), start)
+    if torch.equal(rows.commits, rows.inside):
+        shown = committed
+    else:
+        before = torch.cat([start[:, None], committed[:, :-1]], dim=1)  # (B, L, G, n)
+        shown = torch.where(commits, committed, power * before + addition)
+    last = committed[:, -1] if committed.shape[1] else start
+    return join_pairs(shown), join_pairs(last)
+
+
+def _structured(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
+    """A gbt rule by the structure's own products: one O(N) solve a row."""
+    A = system.A.to(rows.u.dtype)
+    first, second, kick = _drives(system, method, rows)
+    h = rows.dt.to(rows.u.dtype)
+
+    x, shown = rows.start.x, []
+    for k in range(h.shape[1]):
+        seen = method.rule.advance(A, h[:, k, None], x, first[:, k], second[:, k])  # (B, G, N)
+        seen = seen if kick is None else seen + kick[:, k]
+        x = torch.where(rows.commits[:, k, None, None], seen, x)
+        shown.append(seen)
+    return _stacked(shown, x), x
+
+
+def _tabulated(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Dense steps, discretized once a distinct gap.
+
+    Rows go in chunks whose gathered matrices are made again in the backward pass; a table too large to be kept is
+    made again with them.
+    """
+    B, L = rows.dt.shape
+    A = system.A.to_dense().to(torch.float64)
+    A = A if A.ndim == 3 else A[None]  # (G or 1, N, N)
+    drives = _drives(system, method, rows)
+    gaps, place = _distinct(rows.dt)
+    kept = gaps.numel() * A.numel() <= _TABLE_NUMBERS
+    table = _table(A, method, gaps, rows.u.dtype) if kept else None
+    size = max(1, _TABLE_NUMBERS // (max(B, 1) * A.numel()))
+    x, shown = rows.start.x, []
+    for start in range(0, L, size):
+        part = slice(start, start + size)
+        pieces = [None if d is None else d[:, part] for d in drives]
+        arguments = (table, place[:, part]) if kept else (A, method, rows.dt[:, part])
+        chunk = _walk if kept else _discretize_and_walk
+        if size >= L:
+            return chunk(*arguments, rows.commits, x, *pieces)
+        run = (chunk, *arguments, rows.commits[:, part], x, *pieces)
+        seen, x = checkpoint(*run, use_reentrant=False, preserve_rng_state=False)
+        shown.append(seen)
+    return (torch.cat(shown, dim=1) if shown else _stacked(shown, x)), x
+
+
+def _distinct(dt: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct gaps (U,) and the place of each row's gap among them (B, L)."""
+    if dt.requires_grad:  # equal gaps need gradients of their own
+        return dt.reshape(-1), torch.arange(dt.numel(), device=dt.device).reshape(dt.shape)
+    return dt.unique(return_inverse=True)
+
+
+def _table(A: Tensor, method: Discretization, gaps: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Abar, F and, where the hold reads it, G of each gap, (U, G, N, N)."""
+    matrices = method.rule.matrices(A, gaps.to(torch.float64)[:, None])
+    return tuple(m.to(dtype) for m in (matrices if _ramped(method) else matrices[:2]))
+
+
+def _ramped(method: Discretization) -> bool:
+    """Whether the hold reads the response to a ramp."""
+    return bool(method.hold.previous[1] or method.hold.next[1])
+
+
+def _discretize_and_walk(A: Tensor, method: Discretization, dt: Tensor, *rest: Tensor | None) -> tuple[Tensor, Tensor]:
+    gaps, place = _distinct(dt)
+    return _walk(_table(A, method, gaps, rest[1].dtype), place, *rest)
+
+
+def _walk(
+    table: tuple[Tensor, ...],
+    place: Tensor,
+    commits: Tensor,
+    x: Tensor,
+    first: Tensor,
+    second: Tensor,
+    kick: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Steps through discretized matrices; returns what each row shows, (B, L, G, N), and the last state."""
+    shown = []
+    for k in range(place.shape[1]):
+        matrices = [m[place[:, k]] for m in table]  # (B, G, N, N) each
+        seen = (matrices[0] @ x[..., None])[..., 0]  # (B, G, N)
+        if kick is not None:
+            seen = seen + kick[:, k]
+        else:
+            for matrix, drive in zip(matrices[1:], (first, second), strict=False):
+                seen = seen + (matrix @ drive[:, k, ..., None])[..., 0]
+        x = torch.where(commits[:, k, None, None], seen, x)
+        shown.append(seen)
+    return _stacked(shown, x), x
+
+
+def _stacked(shown: list[Tensor], x: Tensor) -> Tensor:
+    return torch.stack(shown, dim=1) if shown else x.new_zeros(x.shape[0], 0, *x.shape[1:])
