@@ -1,0 +1,120 @@
+"""Linear state-space layers for time series sampled at irregular times.
+
+The table of contents: what is imported with the package, and what on first use (pandas, xarray and the solvers are
+not loaded for a user who wants one layer).
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ctlssl import hippo
+from ctlssl.agreement import views_agree
+from ctlssl.contract import Model, Prediction, Problem
+from ctlssl.discretization import METHODS, Discretization, exact, gbt
+from ctlssl.layers import LSSL
+from ctlssl.series import TimeSeries, gaps
+from ctlssl.state_matrices import DPLR, Dense, Diagonal, Quasiseparable, StateMatrix
+from ctlssl.state_space import StateSpace
+from ctlssl.views import Integration, State, convolution, integration, recurrence
+
+if TYPE_CHECKING:
+    from ctlssl import baselines, models
+    from ctlssl.catalogue import dataset_names, load_dataset
+    from ctlssl.comparison import compare
+    from ctlssl.files import open_dataset, save_dataset
+    from ctlssl.models import LSSLModel
+    from ctlssl.tables import from_arrays, from_long, from_wide, to_long, to_series
+    from ctlssl.tasks import Examples, Normalizer, Task, prepare
+    from ctlssl.training import Training, evaluate, fit, predict
+
+__version__ = "0.1.0"
+
+_ON_FIRST_USE = {
+    "baselines": "ctlssl.baselines",
+    "models": "ctlssl.models",
+    "LSSLModel": "ctlssl.models",
+    "dataset_names": "ctlssl.catalogue",
+    "load_dataset": "ctlssl.catalogue",
+    "open_dataset": "ctlssl.files",
+    "save_dataset": "ctlssl.files",
+    "from_arrays": "ctlssl.tables",
+    "from_long": "ctlssl.tables",
+    "from_wide": "ctlssl.tables",
+    "to_long": "ctlssl.tables",
+    "to_series": "ctlssl.tables",
+    "Examples": "ctlssl.tasks",
+    "Normalizer": "ctlssl.tasks",
+    "Task": "ctlssl.tasks",
+    "prepare": "ctlssl.tasks",
+    "Training": "ctlssl.training",
+    "evaluate": "ctlssl.training",
+    "fit": "ctlssl.training",
+    "predict": "ctlssl.training",
+    "compare": "ctlssl.comparison",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Names of `_ON_FIRST_USE`, imported when they are first asked for."""
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module 'ctlssl' has no attribute {name!r}")
+    module = importlib.import_module(_ON_FIRST_USE[name])
+    return module if module.__name__ == f"ctlssl.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    """Every public name, loaded or not."""
+    return sorted(__all__)
+
+
+__all__ = [
+    # the mathematics
+    "hippo",
+    "StateMatrix",
+    "Dense",
+    "Diagonal",
+    "DPLR",
+    "Quasiseparable",
+    "StateSpace",
+    "Discretization",
+    "METHODS",
+    "exact",
+    "gbt",
+    # views
+    "recurrence",
+    "convolution",
+    "integration",
+    "Integration",
+    "State",
+    "views_agree",
+    # layers and models
+    "LSSL",
+    "Model",
+    "Problem",
+    "Prediction",
+    "LSSLModel",
+    "models",
+    "baselines",
+    # data
+    "TimeSeries",
+    "gaps",
+    "from_arrays",
+    "from_long",
+    "from_wide",
+    "to_long",
+    "to_series",
+    "open_dataset",
+    "save_dataset",
+    "dataset_names",
+    "load_dataset",
+    # tasks, training, comparison
+    "Examples",
+    "Normalizer",
+    "Task",
+    "prepare",
+    "Training",
+    "fit",
+    "predict",
+    "evaluate",
+    "compare",
+]

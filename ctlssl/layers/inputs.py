@@ -60,13 +60,12 @@ def check_state(state: State | None, u: Tensor, x_shape: tuple[int, int], channe
 def read_gaps(dt: Tensor | float | None, rate: Tensor | float, u: Tensor, lengths: Tensor | None) -> Tensor:
     """Gaps times rate, (B, L) float64, finite and not negative within the lengths."""
     B, L = u.shape[:2]
-    dt = torch.as_tensor(1.0 if dt is None else dt, device=u.device)
-    rate = torch.as_tensor(rate, device=u.device)
+    dt, rate = _float64(1.0 if dt is None else dt, u), _float64(rate, u)
     if tuple(dt.shape) not in ((), (L,), (B, L)):
         raise ValueError(f"dt needs to be None, a number, ({L},) or ({B}, {L}); found shape {tuple(dt.shape)}")
     if tuple(rate.shape) not in ((), (B,), (B, 1)):
         raise ValueError(f"rate needs to be a number or one a series, ({B},); found shape {tuple(rate.shape)}")
-    dt = dt.to(torch.float64).expand(B, L)
+    dt = dt.expand(B, L)
     bad = ~((dt >= 0) & dt.isfinite())
     if lengths is not None:
         inside = torch.arange(L, device=u.device) < lengths[:, None]
@@ -81,4 +80,9 @@ def read_gaps(dt: Tensor | float | None, rate: Tensor | float, u: Tensor, length
     wrong = ~((rate > 0) & rate.isfinite())
     if wrong.any():
         raise ValueError(f"rate must be positive and finite; found {rate[wrong].flatten()[0].item()}")
-    return dt * (rate.to(torch.float64).reshape(-1, 1) if rate.ndim else rate.to(torch.float64))
+    return dt * (rate.reshape(-1, 1) if rate.ndim else rate)
+
+
+def _float64(value: Tensor | float, u: Tensor) -> Tensor:
+    # A number must not pass through the default dtype: 0.1 in float32 is another gap.
+    return torch.as_tensor(value, dtype=torch.float64, device=u.device)

@@ -14,7 +14,7 @@ from ctlssl.layers.reversal import reversed_rows
 from ctlssl.state_matrices import STRUCTURES, Diagonal, StateMatrix
 from ctlssl.state_space import StateSpace
 from ctlssl.step_size import initial_log_steps
-from ctlssl.views import Integration, State, convolution, integration, recurrence
+from ctlssl.views import Integration, Response, State, convolution, integration, recurrence
 
 __all__ = ["LSSL"]
 
@@ -134,23 +134,38 @@ class LSSL(nn.Module):
         Raises:
             ValueError: shapes, gaps or lengths that cannot be; a view that cannot serve the grid.
         """
+        response = self.simulate(u, dt, lengths, state, is_query, rate, view)
+        return response.y, None if self.bidirectional else response.state
+
+    def simulate(
+        self,
+        u: Tensor,
+        dt: Tensor | float | None = None,
+        lengths: Tensor | None = None,
+        state: State | None = None,
+        is_query: Tensor | None = None,
+        rate: Tensor | float = 1.0,
+        view: str | Integration = "auto",
+    ) -> Response:
+        """The same as `forward`, as the view's own `Response`, which counts the evaluations of a solver."""
         u = check_inputs(u, self.channels, self.C.dtype)
         lengths, is_query = check_lengths(lengths, u), check_queries(is_query, u)
         gaps = read_gaps(dt, rate, u, lengths)
         if self.bidirectional and state is not None:
             raise ValueError("a bidirectional layer reads the whole series: it takes no state")
         state = check_state(state, u, self._state_shape(), self.channels)
-        regular = dt is None or not isinstance(dt, Tensor) or dt.ndim == 0
-        regular = regular and (not isinstance(rate, Tensor) or rate.ndim == 0) and is_query is None
+        single = (given is None or torch.as_tensor(given).ndim == 0 for given in (dt, rate))
+        regular = is_query is None and all(single)
         run = self._runner(view, regular, u.shape[1])
         response = run(self.system(), self.method, u, gaps, state, lengths, is_query)
         if not self.bidirectional:
-            return response.y, response.state
+            return response
         place, gaps = reversed_rows(gaps, lengths, is_query)
         turned = u.gather(1, place[..., None].expand_as(u))
         flags = None if is_query is None else is_query.gather(1, place)
-        back = run(self.system(reverse=True), self.method, turned, gaps, None, lengths, flags).y
-        return response.y + back.gather(1, place[..., None].expand_as(back)), None
+        back = run(self.system(reverse=True), self.method, turned, gaps, None, lengths, flags)
+        y = response.y + back.y.gather(1, place[..., None].expand_as(back.y))
+        return Response(y, response.state, response.evaluations + back.evaluations)
 
     def step(self, u: Tensor, dt: Tensor | float | None, state: State) -> tuple[Tensor, State]:
         """One observation: y_k (B, H * M) and the new state.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import torch
 from torch import Tensor
 
-from ctlssl.state_matrices.base import StateMatrix, unsqueezed
+from ctlssl.state_matrices.base import StateMatrix
 from ctlssl.state_matrices.diagonal import Diagonal
 
 __all__ = ["DPLR"]
@@ -17,7 +18,7 @@ __all__ = ["DPLR"]
 class DPLR(StateMatrix):
     r"""A = Lambda - P Q^T with Lambda diagonal in conjugate pairs and P, Q real of rank r.
 
-    Shifted systems are solved by Woodbury's identity. With Q = P and Re Lambda <= 0 the matrix is stable:
+    Shifted systems are solved by block elimination (Woodbury's identity, made safe for eigenvalues near 0). With Q = P and Re Lambda <= 0 the matrix is stable:
     its symmetric part is Re Lambda - P P^T <= 0; that is the trainable class.
 
     Args:
@@ -60,19 +61,36 @@ class DPLR(StateMatrix):
         return self.diagonal.matmul(x) - low_rank
 
     def solve_shifted(self, h: Tensor | complex, x: Tensor) -> Tensor:
-        """Solution of (I - h A) y = x in O(N r^2) by Woodbury; h (...), x (..., N)."""
-        base = self.diagonal.solve_shifted(h, x)  # (..., N)
-        columns = [self.diagonal.solve_shifted(h, p) for p in self.P.unbind(-1)]
+        """Solution of (I - h A) y = x in O(N r^2); h (...), x (..., N).
+
+        The pair of the smallest eigenvalue is not eliminated first, as Woodbury's identity would: where Lambda is
+        (nearly) singular and only P Q^T damps, as in the Fourier measure, that loses h |P|^2 in relative accuracy.
+        It joins the small dense system of the low-rank part instead.
+        """
+        h = torch.as_tensor(h, device=self.device)
+        last = self._kept_back()  # (..., n)
+        both = torch.cat([last, last], dim=-1)  # (..., N)
+        base = torch.where(both, 0, self.diagonal.solve_shifted(h, x))  # (..., N)
+        columns = [torch.where(both, 0, self.diagonal.solve_shifted(h, p)) for p in self.P.unbind(-1)]
         solved = torch.stack(columns, dim=-1)  # (..., N, r)
-        h = unsqueezed(h)
-        small = self.Q.mT.to(solved.dtype) @ solved  # (..., r, r)
-        rank = small.shape[-1]
-        small = torch.eye(rank, dtype=small.dtype, device=small.device) + unsqueezed(h) * small
-        inner = (self.Q * base[..., None]).sum(-2) * h  # (..., r)
-        dtype = torch.promote_types(inner.dtype, small.dtype)
-        small, inner = small.to(dtype), inner.to(dtype)
-        weights = inner / small[..., 0] if rank == 1 else _solve(small, inner)  # (..., r)
-        return base - (solved * weights[..., None, :]).sum(-1)
+        P = torch.stack([_pair(p, last) for p in self.P.unbind(-1)], dim=-1)  # (..., 2, r)
+        Q = torch.stack([_pair(q, last) for q in self.Q.unbind(-1)], dim=-2)  # (..., r, 2)
+        re, im = (torch.where(last, part, 0).sum(-1) for part in (self.real, self.imag))
+        wide = h[..., None, None]  # (..., 1, 1)
+        row = 1 / (1 + wide.abs())  # one size for all rows of the small system
+        eye = torch.eye(self.P.shape[-1], dtype=self.dtype, device=self.device)
+        corner = torch.stack([1 - h * re, h * im, -h * im, 1 - h * re], dim=-1).unflatten(-1, (2, 2))
+        blocks = (row * corner, row * wide * P, -Q, eye + wide * (self.Q.mT.to(solved.dtype) @ solved))
+        rhs = torch.cat(_spread(row[..., 0] * _pair(x, last), (self.Q * base[..., None]).sum(-2)), dim=-1)  # (..., 2 + r)
+        small = _solve(_assembled(*blocks), rhs)
+        pair, weights = small[..., :2], small[..., 2:]
+        y = base - ((h[..., None, None] * solved) * weights[..., None, :]).sum(-1)
+        return y + torch.where(last[..., None, :], pair[..., None], 0).flatten(-2)
+
+    def _kept_back(self) -> Tensor:
+        """Which pair has the smallest eigenvalue, one True in each (..., n)."""
+        size = (self.real.square() + self.imag.square()).detach()
+        return torch.arange(size.shape[-1], device=self.device) == size.argmin(-1, keepdim=True)
 
     def scale(self, s: Tensor) -> DPLR:
         """The matrix s A; s (...)."""
@@ -93,6 +111,27 @@ class DPLR(StateMatrix):
         return cls(torch.where(decay >= 0, -decay, decay), free["frequency"], free["factor"], free["factor"])
 
 
+def _pair(x: Tensor, chosen: Tensor) -> Tensor:
+    """The two real entries of one pair, (..., 2)."""
+    return torch.where(chosen[..., None, :], x.unflatten(-1, (2, -1)), 0).sum(-1)
+
+
+def _spread(*parts: Tensor) -> list[Tensor]:
+    """Parts (..., k_i) with one batch shape and dtype, to be joined along the last dimension."""
+    batch = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    dtype = functools.reduce(torch.promote_types, (part.dtype for part in parts))
+    return [part.to(dtype).expand(*batch, part.shape[-1]) for part in parts]
+
+
+def _assembled(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """The block matrix [[a, b], [c, d]]."""
+    flat = _spread(*(block.flatten(-2) for block in (a, b, c, d)))
+    a, b, c, d = (part.unflatten(-1, block.shape[-2:]) for part, block in zip(flat, (a, b, c, d), strict=True))
+    return torch.cat([torch.cat([a, b], -1), torch.cat([c, d], -1)], -2)
+
+
 def _solve(matrix: Tensor, rhs: Tensor) -> Tensor:
     batch = torch.broadcast_shapes(matrix.shape[:-2], rhs.shape[:-1])
-    return torch.linalg.solve(matrix, rhs.expand(*batch, rhs.shape[-1])[..., None])[..., 0]  # (..., r)
+    dtype = torch.promote_types(matrix.dtype, rhs.dtype)
+    rhs = rhs.to(dtype).expand(*batch, rhs.shape[-1])[..., None]
+    return torch.linalg.solve(matrix.to(dtype), rhs)[..., 0]

@@ -26,7 +26,7 @@ def convolution(
     r"""Outputs as a causal convolution with the kernel K_l = C Abar^l Bbar, on a grid of one gap.
 
     The first gap of each series may differ from the rest: that row is stepped, and its state decays along the grid.
-    The kernel is computed in float64 by the structure of A (see `convolution_kernel`), the transforms in the dtype of u.
+    The kernel is computed in float64 by the structure of A, the transforms in the dtype of u.
 
     Args:
         system: the continuous system, float64 preferred.
@@ -48,8 +48,9 @@ def convolution(
     B, L, _ = u.shape
     rows = Rows.of(system, u, dt, state, lengths, None)
     gap = _uniform_gap(rows.dt, rows.inside)
-    begins = state is None and bool((rows.dt[:, 0] == gap).logical_or(~rows.inside[:, 0]).all()) if L else True
-    if L == 0 or begins:
+    if L == 0:
+        return recurrence(system, method, u, dt, state, lengths)
+    if state is None and bool((rows.dt[:, 0] == gap).logical_or(~rows.inside[:, 0]).all()):
         y, x = _from_rest(system, method, rows.u, gap, rows.inside.sum(1))
         y = torch.where(rows.inside[..., None], y, 0)
         return Response(y, State(x, rows.last))

@@ -36,6 +36,11 @@ class Integration:
         if not (self.rtol > 0 and self.atol > 0 and self.steps > 0):
             raise ValueError(f"tolerances and steps must be positive; found {self}")
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the solver takes a fixed number of steps a gap."""
+        return self.method in _FIXED
+
 
 def integration(
     system: StateSpace,
@@ -71,34 +76,35 @@ def integration(
     """
     rows = Rows.of(system, u, dt, state, lengths, is_query)
     system = system.to(u.dtype)
-    field = _HeldField(system, method, rows)
-    x, shown = rows.start.x, []
+    x, shown, evaluations = rows.start.x, [], 0
     for k in range(u.shape[1]):
-        field.row = k
+        # A field of its own for each gap: the adjoint equation asks it again in the backward pass.
+        field = _HeldField(system, method, rows, k)
         seen = _solve(field, x, solver)
+        evaluations += field.evaluations
         if method.hold.kick:
             seen = seen + method.hold.kick * system.driven(rows.u[:, k])
         x = torch.where(rows.commits[:, k, None, None], seen, x)
         shown.append(seen)
     states = torch.stack(shown, dim=1) if shown else x.new_zeros(x.shape[0], 0, *x.shape[1:])
     y = torch.where(rows.inside[..., None], system.read(states, rows.u), 0)
-    return Response(y, State(x, rows.last), field.evaluations)
+    return Response(y, State(x, rows.last), evaluations)
 
 
 class _HeldField(nn.Module):
     """h (A x + B u(s)) over one gap; a module so that the adjoint equation finds the system's tensors."""
 
-    def __init__(self, system: StateSpace, method: Discretization, rows: Rows) -> None:
+    def __init__(self, system: StateSpace, method: Discretization, rows: Rows, row: int) -> None:
         super().__init__()
-        self.system, self.hold, self.rows = system, method.hold, rows
-        self.row, self.evaluations = 0, 0
+        self.system, self.hold, self.evaluations = system, method.hold, 0
+        self.previous, self.following = rows.held[:, row], rows.u[:, row]  # (B, H)
+        self.gap = rows.dt[:, row, None, None].to(rows.u.dtype)  # (B, 1, 1)
 
     def forward(self, s: Tensor, x: Tensor) -> Tensor:
         self.evaluations += 1
-        previous, following = self.rows.held[:, self.row], self.rows.u[:, self.row]
         late = self.hold.previous[0] + s * self.hold.previous[1], self.hold.next[0] + s * self.hold.next[1]
-        drive = self.system.driven(late[0] * previous + late[1] * following)  # (B, G, N)
-        return self.rows.dt[:, self.row, None, None].to(x.dtype) * (self.system.A.matmul(x) + drive)
+        drive = self.system.driven(late[0] * self.previous + late[1] * self.following)  # (B, G, N)
+        return self.gap * (self.system.A.matmul(x) + drive)
 
 
 def _worst_series(x: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ def _solve(field: _HeldField, x: Tensor, solver: Integration) -> Tensor:
     from torchdiffeq import odeint, odeint_adjoint
 
     times = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device).to(x.dtype)
-    if solver.method in _FIXED:
+    if solver.fixed:
         arguments = {"options": {"step_size": 1 / solver.steps}}
     else:
         arguments = {"rtol": solver.rtol, "atol": solver.atol, "options": {"norm": _worst_series}}
@@ -124,6 +130,5 @@ _FIXED = ("euler", "midpoint", "rk4", "explicit_adams", "implicit_adams", "heun2
 
 
 def _leaves(field: _HeldField) -> list[Tensor]:
-    system, rows = field.system, field.rows
-    matrices = [value for value in vars(system.A).values() if isinstance(value, Tensor)]
-    return [*matrices, system.B, rows.u, rows.held, rows.dt]
+    matrices = [value for value in vars(field.system.A).values() if isinstance(value, Tensor)]
+    return [*matrices, field.system.B, field.previous, field.following, field.gap]

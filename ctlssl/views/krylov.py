@@ -148,7 +148,7 @@ def _resolvent_kernel(system: StateSpace, method: Discretization, gap: Tensor, L
 
 
 def power_apply_rows(matrix: Tensor, rows: Tensor, exponent: int) -> Tensor:
-    """rows @ matrix^exponent by binary digits; matrix (G, N, N), rows (G, O, N)."""
+    """Row vectors times matrix^exponent by binary digits; matrix (G, N, N), rows (G, O, N)."""
     while exponent:
         rows = rows @ matrix if exponent & 1 else rows
         matrix, exponent = matrix @ matrix, exponent >> 1

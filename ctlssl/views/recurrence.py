@@ -105,18 +105,17 @@ def _scan(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tenso
 
 
 def _structured(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
-    """A gbt rule by the structure's own products: one O(N) solve a row."""
-    A = system.A.to(rows.u.dtype)
-    first, second, kick = _drives(system, method, rows)
-    h = rows.dt.to(rows.u.dtype)
-
-    x, shown = rows.start.x, []
+    """A gbt rule by the structure's own products: one O(N) solve a row, in float64."""
+    dtype, A = rows.u.dtype, system.A.to(torch.float64)
+    first, second, kick = (None if d is None else d.double() for d in _drives(system, method, rows))
+    h = rows.dt.to(torch.float64)
+    x, shown = rows.start.x.double(), []
     for k in range(h.shape[1]):
         seen = method.rule.advance(A, h[:, k, None], x, first[:, k], second[:, k])  # (B, G, N)
         seen = seen if kick is None else seen + kick[:, k]
         x = torch.where(rows.commits[:, k, None, None], seen, x)
         shown.append(seen)
-    return _stacked(shown, x), x
+    return _stacked(shown, x).to(dtype), x.to(dtype)
 
 
 def _tabulated(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
