@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ctlssl.layers import LSSL
-from ctlssl.views import Integration
+from ctlssl.views import Integration, Response
 
 if TYPE_CHECKING:
     import xarray
@@ -45,7 +46,7 @@ def views_agree(
         repeats: timed runs of each view; the median is reported.
 
     Returns:
-        A dataset over `view`: `error` (max |y - reference| / max |reference|; NaN where the view cannot serve the grid),
+        A dataset over `view`: `error` (max |y - reference| / max |reference|; NaN where the grid is not the view's),
         `seconds` (forward, median), `memory` (peak bytes allocated in a forward run), `evaluations` (of A x + B u).
 
     Raises:
@@ -88,32 +89,34 @@ def _measured(
     reference: Tensor,
     repeats: int,
 ) -> dict[str, float]:
-    def run() -> tuple[Tensor, int]:
-        response = layer.simulate(u, dt, lengths=lengths, view=view)
-        return response.y, response.evaluations
+    def run() -> Response:
+        return layer.simulate(u, dt, lengths=lengths, view=view)
 
     try:
-        y, evaluations = run()
+        response, memory = _with_peak_memory(run)
     except ValueError:
         if view != "convolution":
             raise
         return dict.fromkeys(("error", "seconds", "memory", "evaluations"), float("nan"))
-    scale = reference.abs().max().clamp(min=torch.finfo(reference.dtype).tiny)
-    error = ((y.double() - reference).abs().max() / scale).item() if y.numel() else 0.0
+    y, scale = response.y, reference.abs().max().clamp(min=torch.finfo(reference.dtype).tiny)
     seconds = []
     for _ in range(repeats):
         begin = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - begin)
-    median = sorted(seconds)[len(seconds) // 2]
-    return {"error": error, "seconds": median, "memory": float(_peak_memory(run)), "evaluations": float(evaluations)}
+    return {
+        "error": ((y.double() - reference).abs().max() / scale).item() if y.numel() else 0.0,
+        "seconds": statistics.median(seconds),
+        "memory": float(memory),
+        "evaluations": float(response.evaluations),
+    }
 
 
-def _peak_memory(run: Callable[[], object]) -> int:
-    """Largest sum of bytes of tensors made and still held at one time during a run."""
+def _with_peak_memory(run: Callable[[], Any]) -> tuple[Any, int]:
+    """The result of a run, and the largest sum of bytes of tensors it made and still held at one time."""
     with _Allocations() as allocations:
-        run()
-    return allocations.peak
+        result = run()
+    return result, allocations.peak
 
 
 class _Allocations(TorchDispatchMode):

@@ -35,8 +35,8 @@ class Rule(ABC):
     """Whether a stable system can grow without bound at large gaps."""
 
     @abstractmethod
-    def scalars(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(Abar, F / h, G / h) of one eigenvalue, z = h lambda."""
+    def scalars(self, z: Tensor, ramp: bool = True) -> tuple[Tensor, ...]:
+        """(Abar, F / h, G / h) of one eigenvalue, z = h lambda; without the last where no ramp is read."""
 
     @abstractmethod
     def matrices(self, A: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,7 +64,7 @@ class GeneralizedBilinear(Rule):
         """True below 1/2: the rule is not A-stable."""
         return self.alpha < 0.5
 
-    def scalars(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def scalars(self, z: Tensor, ramp: bool = True) -> tuple[Tensor, ...]:
         """(Abar, F / h, G / h) of one eigenvalue, z = h lambda."""
         resolvent = 1 / (1 - self.alpha * z)
         return (1 + (1 - self.alpha) * z) * resolvent, resolvent, self.alpha * resolvent
@@ -107,9 +107,9 @@ class Exact(Rule):
     tabulated = True
     growing = False
 
-    def scalars(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def scalars(self, z: Tensor, ramp: bool = True) -> tuple[Tensor, ...]:
         """(Abar, F / h, G / h) of one eigenvalue, z = h lambda."""
-        return phi_functions(z)
+        return phi_functions(z, top=2 if ramp else 1)
 
     def matrices(self, A: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(Abar, F, G) of dense matrices A (..., N, N) at gaps h (...)."""
@@ -158,6 +158,11 @@ class Discretization:
     def name(self) -> str:
         """Its usual name, or rule + hold."""
         return next((name for name, method in METHODS.items() if method == self), f"{self.rule.name}+{self.hold.name}")
+
+    @property
+    def ramped(self) -> bool:
+        """Whether the hold reads the response to a ramp."""
+        return bool(self.hold.previous[1] or self.hold.next[1])
 
     def needs_table(self, A: StateMatrix) -> bool:
         """Whether steps with this matrix go through dense matrices, one a distinct gap."""

@@ -87,7 +87,7 @@ class StateSpace:
         return (u @ self.B.mT)[..., None, :] if self.multi_input else self.B * u[..., None]
 
     def read(self, x: Tensor, u: Tensor) -> Tensor:
-        """y = C x + D u as (..., H * M), x (..., G, N), u (..., H)."""
+        """The outputs C x + D u as (..., H * M), x (..., G, N), u (..., H)."""
         if self.multi_input:
             return x[..., 0, :] @ self.C.mT + self.D * u  # (..., H)
         return ((self.C * x[..., None, :]).sum(-1) + self.D * u[..., None]).flatten(-2)  # (..., H * M)
@@ -111,8 +111,8 @@ class StateSpace:
         Args:
             times: (T,), unit of time of A.
         """
-        A = self.A.to_dense().to(torch.float64)
-        power, _, _ = matrix_phi_functions(times.to(torch.float64).reshape(-1, *(1,) * A.ndim) * A)  # (T, G, N, N)
+        A = self._grouped_matrix().to(torch.float64)
+        power, _, _ = matrix_phi_functions(times.to(torch.float64).reshape(-1, 1, 1, 1) * A)  # (T, G, N, N)
         return (self.outputs.to(power) @ power @ self.inputs.to(power)).to(self.B.dtype)
 
     def frequency_response(self, omega: Tensor) -> Tensor:
@@ -121,10 +121,14 @@ class StateSpace:
         Args:
             omega: (F,), radians per unit of time.
         """
-        A = self.A.to_dense().to(torch.complex128)
+        A = self._grouped_matrix().to(torch.complex128)
         eye = torch.eye(self.A.N, dtype=A.dtype, device=A.device)
-        shifted = 1j * omega.reshape(-1, *(1,) * A.ndim) * eye - A  # (F, G, N, N)
+        shifted = 1j * omega.reshape(-1, 1, 1, 1) * eye - A  # (F, G, N, N)
         return self.outputs.to(A) @ torch.linalg.solve(shifted, self.inputs.to(A)) + self._feed_through().to(A)
+
+    def _grouped_matrix(self) -> Tensor:
+        A = self.A.to_dense()
+        return A if A.ndim == 3 else A[None]  # (G or 1, N, N)
 
     def _feed_through(self) -> Tensor:
         return torch.diag(self.D)[None] if self.multi_input else self.D[..., None]  # (G, O, I)

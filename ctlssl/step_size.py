@@ -18,7 +18,7 @@ def initial_log_steps(shape: tuple[int, ...], step_range: tuple[float, float]) -
 
     Args:
         shape: of the result; () gives the geometric middle of the range.
-        step_range: smallest and largest step size; a pole at Re = -1/2 then remembers about 2 / step units of the clock.
+        step_range: smallest and largest step size; a pole at Re = -1/2 remembers about 2 / step units of the clock.
 
     Raises:
         ValueError: a range that is not 0 < low <= high < inf.

@@ -20,8 +20,11 @@ __all__ = ["LSSL"]
 
 VIEWS = {"recurrence": recurrence, "convolution": convolution, "integration": integration}
 
-CROSSOVER = 64
-"""Length from which view="auto" convolves on a regular grid."""
+CROSSOVER = 32
+"""Length from which view="auto" convolves on a regular grid (benchmarks/crossover.py measures it).
+
+A multi-input diagonal system never does: its scan costs O(N) a row, its kernel is a matrix of H x H.
+"""
 
 
 class LSSL(nn.Module):
@@ -242,7 +245,8 @@ class LSSL(nn.Module):
         if isinstance(view, Integration):
             return lambda *rows: integration(*rows, solver=view)
         if view == "auto":
-            view = "convolution" if regular and length >= CROSSOVER else "recurrence"
+            scanned = self.multi_input and self.structure == "diagonal"
+            view = "convolution" if regular and length >= CROSSOVER and not scanned else "recurrence"
         if view not in VIEWS:
             raise ValueError(f"unknown view {view!r}; choose auto, {', '.join(VIEWS)} or an Integration(...)")
         return VIEWS[view]

@@ -99,6 +99,14 @@ class StateMatrix(ABC):
         return dataclasses.replace(self, **{f.name: change(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
 
+def as_shift(h: Tensor | complex, like: StateMatrix) -> Tensor:
+    """A shift as a tensor; a number keeps all the digits of the matrix, not those of torch's default dtype."""
+    if isinstance(h, Tensor):
+        return h.to(like.device)
+    kind = torch.complex64 if isinstance(h, complex) else like.dtype
+    return torch.tensor(h, dtype=torch.promote_types(like.dtype, kind), device=like.device)
+
+
 def unsqueezed(h: Tensor | complex) -> Tensor | complex:
     """A shift with room for the state dimension; numbers pass."""
     return h[..., None] if isinstance(h, Tensor) else h

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from ctlssl.state_matrices.base import StateMatrix
+from ctlssl.state_matrices.base import StateMatrix, as_shift
 
 __all__ = ["Dense"]
 
@@ -48,9 +48,7 @@ class Dense(StateMatrix):
 
     def solve_shifted(self, h: Tensor | complex, x: Tensor) -> Tensor:
         """Solution of (I - h A) y = x by LU with pivoting; h (...), x (..., N)."""
-        if not isinstance(h, Tensor):  # a number has all the digits of A, not those of torch's default dtype
-            kind = torch.complex64 if isinstance(h, complex) else self.dtype
-            h = torch.tensor(h, dtype=torch.promote_types(self.dtype, kind), device=self.device)
+        h = as_shift(h, self)
         shifted = torch.eye(self.N, dtype=self.dtype, device=self.device) - h[..., None, None] * self.matrix
         dtype = torch.promote_types(shifted.dtype, x.dtype)
         batch = torch.broadcast_shapes(shifted.shape[:-2], x.shape[:-1])

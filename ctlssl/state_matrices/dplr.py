@@ -8,7 +8,7 @@ import functools
 import torch
 from torch import Tensor
 
-from ctlssl.state_matrices.base import StateMatrix
+from ctlssl.state_matrices.base import StateMatrix, as_shift
 from ctlssl.state_matrices.diagonal import Diagonal
 
 __all__ = ["DPLR"]
@@ -18,8 +18,9 @@ __all__ = ["DPLR"]
 class DPLR(StateMatrix):
     r"""A = Lambda - P Q^T with Lambda diagonal in conjugate pairs and P, Q real of rank r.
 
-    Shifted systems are solved by block elimination (Woodbury's identity, made safe for eigenvalues near 0). With Q = P and Re Lambda <= 0 the matrix is stable:
-    its symmetric part is Re Lambda - P P^T <= 0; that is the trainable class.
+    Shifted systems are solved by block elimination (Woodbury's identity, made safe for eigenvalues near 0).
+    With Q = P and Re Lambda <= 0 the matrix is stable, since its symmetric part is Re Lambda - P P^T <= 0; that is
+    the trainable class.
 
     Args:
         real: Re lambda, (..., n), N = 2 n, per unit of time.
@@ -67,7 +68,7 @@ class DPLR(StateMatrix):
         (nearly) singular and only P Q^T damps, as in the Fourier measure, that loses h |P|^2 in relative accuracy.
         It joins the small dense system of the low-rank part instead.
         """
-        h = torch.as_tensor(h, device=self.device)
+        h = as_shift(h, self)
         last = self._kept_back()  # (..., n)
         both = torch.cat([last, last], dim=-1)  # (..., N)
         base = torch.where(both, 0, self.diagonal.solve_shifted(h, x))  # (..., N)
@@ -81,7 +82,8 @@ class DPLR(StateMatrix):
         eye = torch.eye(self.P.shape[-1], dtype=self.dtype, device=self.device)
         corner = torch.stack([1 - h * re, h * im, -h * im, 1 - h * re], dim=-1).unflatten(-1, (2, 2))
         blocks = (row * corner, row * wide * P, -Q, eye + wide * (self.Q.mT.to(solved.dtype) @ solved))
-        rhs = torch.cat(_spread(row[..., 0] * _pair(x, last), (self.Q * base[..., None]).sum(-2)), dim=-1)  # (..., 2 + r)
+        parts = _spread(row[..., 0] * _pair(x, last), (self.Q * base[..., None]).sum(-2))
+        rhs = torch.cat(parts, dim=-1)  # (..., 2 + r)
         small = _solve(_assembled(*blocks), rhs)
         pair, weights = small[..., :2], small[..., 2:]
         y = base - ((h[..., None, None] * solved) * weights[..., None, :]).sum(-1)

@@ -110,10 +110,10 @@ class Quasiseparable(StateMatrix):
             off = low * root[..., :-1]
             return cls(free["log_P"].exp(), offset, free["log_Q"].exp(), off - skew, diag, off + skew)
         lower, diag, upper = free["coupling_lower"], free["coupling_diag"], free["coupling_upper"]
-        rows, columns = (bound.clamp(min=1) for bound in _sums(lower, diag, upper))
-        lower = lower / torch.maximum(rows[..., 1:], columns[..., :-1])
-        diag = diag / torch.maximum(rows, columns)
-        upper = upper / torch.maximum(rows[..., :-1], columns[..., 1:])
+        rows, columns = _sums(lower, diag, upper)
+        lower = lower * _folded(torch.maximum(rows[..., 1:], columns[..., :-1]))
+        diag = diag * _folded(torch.maximum(rows, columns))
+        upper = upper * _folded(torch.maximum(rows[..., :-1], columns[..., 1:]))
         return cls(free["log_P"].exp(), offset - 0.5, free["log_Q"].exp(), -lower, 1 - diag, -upper)
 
 
@@ -123,6 +123,16 @@ def _sums(lower: Tensor, diag: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
     rows = main + torch.nn.functional.pad(low, (1, 0)) + torch.nn.functional.pad(up, (0, 1))
     columns = main + torch.nn.functional.pad(low, (0, 1)) + torch.nn.functional.pad(up, (1, 0))
     return rows, columns
+
+
+def _folded(total: Tensor) -> Tensor:
+    """Factor that keeps sums at most 1: the distance of `total` from 0 on a path folded at 1, over `total`.
+
+    Not min(1, 1 / total): LegS and LagT start at total = 1, from where that has no derivative to come back by.
+    """
+    above = torch.where(total > 1, total, 1)
+    turned = (above + 1) % 4 - 2
+    return (1 - torch.where(turned >= 0, turned, -turned)) / above
 
 
 def _bidiagonal_root(diag: Tensor, off: Tensor) -> tuple[Tensor, Tensor]:

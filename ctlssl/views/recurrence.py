@@ -79,7 +79,7 @@ def _scan(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tenso
     dtype = torch.promote_types(rows.u.dtype, torch.complex64)
     gaps, place = _distinct(rows.dt)
     h = gaps.to(torch.float64)[:, None, None]  # (U, 1, 1)
-    power, held, ramp = method.rule.scalars(h * system.A.poles.to(torch.complex128))  # (U, G, n)
+    power, held, *ramp = method.rule.scalars(h * system.A.poles.to(torch.complex128), method.ramped)  # (U, G, n)
 
     def spread(coefficient: Tensor) -> Tensor:
         return coefficient.to(dtype).index_select(0, place.flatten()).unflatten(0, place.shape)  # (B, L, G, n)
@@ -87,8 +87,8 @@ def _scan(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tenso
     first, second, kick = _drives(system, method, rows)
     if kick is None:
         addition = split_pairs(first) * spread(h * held)
-        if _ramped(method):
-            addition = addition + split_pairs(second) * spread(h * ramp)
+        if method.ramped:
+            addition = addition + split_pairs(second) * spread(h * ramp[0])
     else:
         addition = split_pairs(kick)
     power = spread(power)
@@ -156,12 +156,7 @@ def _distinct(dt: Tensor) -> tuple[Tensor, Tensor]:
 def _table(A: Tensor, method: Discretization, gaps: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
     """Abar, F and, where the hold reads it, G of each gap, (U, G, N, N)."""
     matrices = method.rule.matrices(A, gaps.to(torch.float64)[:, None])
-    return tuple(m.to(dtype) for m in (matrices if _ramped(method) else matrices[:2]))
-
-
-def _ramped(method: Discretization) -> bool:
-    """Whether the hold reads the response to a ramp."""
-    return bool(method.hold.previous[1] or method.hold.next[1])
+    return tuple(m.to(dtype) for m in (matrices if method.ramped else matrices[:2]))
 
 
 def _discretize_and_walk(A: Tensor, method: Discretization, dt: Tensor, *rest: Tensor | None) -> tuple[Tensor, Tensor]:
