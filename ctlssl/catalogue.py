@@ -1,0 +1,121 @@
+"""The data sets that come with the library: one folder each, found by looking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from ctlssl.files import open_dataset
+from ctlssl.schema import channels, labels, static
+
+__all__ = ["DatasetCard", "dataset_names", "describe_dataset", "load_dataset"]
+
+# In an installed package the folders lie inside it, in a source checkout beside it. The second place may be another
+# package's: only a folder with a file of its own name counts.
+_PLACES = (Path(__file__).parent / "_datasets", Path(__file__).parent.parent / "datasets")
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What there is to know of a data set before it is used.
+
+    Args:
+        name: what `load_dataset` calls it.
+        title: one line.
+        series: number of series.
+        rows: number of rows.
+        observed: share of the cells that hold a value, 0 to 1.
+        channels: names of the channels.
+        static: names of the static covariates.
+        labels: names of the labels.
+        licence: under which the data may be used.
+        references: whom to cite.
+    """
+
+    name: str
+    title: str
+    series: int
+    rows: int
+    observed: float
+    channels: tuple[str, ...]
+    static: tuple[str, ...]
+    labels: tuple[str, ...]
+    licence: str
+    references: str
+
+
+def dataset_names() -> tuple[str, ...]:
+    """The names of the data sets that come with the library.
+
+    Example:
+        >>> "covid19" in dataset_names()
+        True
+    """
+    return tuple(sorted(_files()))
+
+
+def load_dataset(name: str) -> xr.Dataset:
+    """A data set that comes with the library, as a Dataset of the schema, in memory.
+
+    Args:
+        name: one of `dataset_names()`.
+
+    Raises:
+        ValueError: an unknown name; the message lists the known ones.
+
+    Example:
+        >>> ds = load_dataset("covid19")
+        >>> ds.sizes["series"], ds.sizes["obs"], ds["albumin"].attrs["units"]
+        (375, 6120, 'g/L')
+    """
+    files = _files()
+    if name not in files:
+        raise ValueError(
+            f"unknown data set {name!r}; choose from {', '.join(files) or 'none (no data came along)'}. "
+            "Files of your own are opened by ctlssl.open_dataset."
+        )
+    return open_dataset(files[name])
+
+
+def describe_dataset(name: str) -> DatasetCard:
+    """The card of a data set.
+
+    Args:
+        name: one of `dataset_names()`.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> card = describe_dataset("covid19")
+        >>> card.labels, card.static, len(card.channels), card.licence
+        (('outcome',), ('age', 'gender'), 74, 'MIT')
+    """
+    ds = load_dataset(name)
+    names = channels(ds)
+    seen = sum(int(np.isfinite(ds[channel].values).sum()) for channel in names)
+    return DatasetCard(
+        name=name,
+        title=str(ds.attrs.get("title", "")),
+        series=ds.sizes["series"],
+        rows=ds.sizes["obs"],
+        observed=seen / max(1, ds.sizes["obs"] * len(names)),
+        channels=names,
+        static=static(ds),
+        labels=labels(ds),
+        licence=str(ds.attrs.get("license", "")),
+        references=str(ds.attrs.get("references", "")),
+    )
+
+
+def _files() -> dict[str, Path]:
+    """The file of each data set: the one in a folder that bears its name."""
+    found: dict[str, Path] = {}
+    for place in reversed(_PLACES):
+        for path in sorted(place.glob("*/*.nc")):
+            if path.stem == path.parent.name:
+                found[path.stem] = path
+    return dict(sorted(found.items()))

@@ -1,0 +1,189 @@
+"""Normal scores: each channel on the scale of a standard normal variable, learned from the training part alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from scipy.special import ndtr, ndtri
+from torch import Tensor
+
+from ctlssl.series import TimeSeries
+
+__all__ = ["Normalizer"]
+
+_KNOTS = 201
+
+
+@dataclass(frozen=True, eq=False)
+class Normalizer:
+    """Per channel a monotone map from values to normal scores; static covariates are standardised.
+
+    A value with the share p of the training values below it, ties counted half, gets the score Phi^-1(p). Up to 201
+    knots, evenly spaced in score, are kept and joined by lines. Beyond the training range the map goes on with its
+    mean slope, and scores are cut at +-`limit`. A channel with a single value in training is shifted to score 0 and
+    not scaled. A channel that training never saw has no scale: it is set to not observed.
+
+    The state is tensors only; K is the number of knots of the channel that has most.
+
+    Args:
+        knots: (D, K) float64 values, increasing; filled up with NaN where a channel has fewer.
+        scores: (D, K) float64, their scores, filled up likewise.
+        counts: (D,) int64, number of knots: 0 for a channel never seen, 1 for a constant one.
+        static_mean: (S,) float64.
+        static_scale: (S,) float64, standard deviation, 1 where a covariate does not vary.
+        limit: () float64, the largest score.
+
+    Example:
+        >>> values = torch.tensor([[[1.0], [2.0], [2.0], [100.0]]])
+        >>> times = torch.arange(4.0).expand(1, 4)
+        >>> train = TimeSeries(values, times, torch.ones(1, 4, 1, dtype=torch.bool), torch.tensor([4]))
+        >>> normalizer = Normalizer.fit(train)
+        >>> scores = normalizer.apply(train).values
+        >>> scores[0, :, 0]
+        tensor([-1.1503,  0.0000,  0.0000,  1.1503])
+        >>> normalizer.inverse(scores)[0, :, 0]
+        tensor([  1.,   2.,   2., 100.])
+    """
+
+    knots: Tensor
+    scores: Tensor
+    counts: Tensor
+    static_mean: Tensor
+    static_scale: Tensor
+    limit: Tensor
+
+    @classmethod
+    def fit(cls, series: TimeSeries, limit: float = 5.0) -> Normalizer:
+        """Learn the map from series in raw units.
+
+        Args:
+            series: the training part, and nothing else.
+            limit: the largest score.
+
+        Raises:
+            ValueError: no series to learn from.
+        """
+        if not series.batch:
+            raise ValueError("no training series to learn the scale from; give at least one.")
+        seen = (series.observed & series.in_length.unsqueeze(-1)).cpu().numpy()  # (B, L, D)
+        values = series.values.detach().cpu().double().numpy()  # (B, L, D)
+        pairs = [_normal_scores(values[..., d][seen[..., d]]) for d in range(series.channels)]
+        counts = np.array([pair.shape[1] for pair in pairs], dtype=np.int64)  # (D,)
+        table = np.full((2, len(pairs), counts.max(initial=1)), np.nan)  # (2, D, K)
+        for d, pair in enumerate(pairs):
+            table[:, d, : counts[d]] = pair
+        static = torch.empty(series.batch, 0) if series.static is None else series.static.detach().cpu()
+        mean = static.double().mean(dim=0)  # (S,)
+        scale = (static.double() - mean).square().mean(dim=0).sqrt()  # (S,)
+        return cls(
+            knots=torch.from_numpy(table[0]),
+            scores=torch.from_numpy(table[1]),
+            counts=torch.from_numpy(counts),
+            static_mean=mean,
+            static_scale=torch.where(scale > 0, scale, 1.0),
+            limit=torch.tensor(limit, dtype=torch.float64),
+        )
+
+    @property
+    def seen(self) -> Tensor:
+        """Which channels training saw at all, (D,) bool."""
+        return self.counts > 0
+
+    @property
+    def varying(self) -> Tensor:
+        """Which channels took several values in training, (D,) bool."""
+        return self.counts > 1
+
+    def apply(self, series: TimeSeries, dtype: torch.dtype | None = None) -> TimeSeries:
+        """The series in normal scores; NaN where nothing was observed.
+
+        Args:
+            series: in raw units, with the channels and covariates of the training part.
+            dtype: of the result; None is the dtype of the series.
+
+        Raises:
+            ValueError: other than D channels or S static covariates.
+        """
+        dtype = series.values.dtype if dtype is None else dtype
+        observed = series.observed & series.in_length.unsqueeze(-1) & self.seen.to(series.values.device)  # (B, L, D)
+        static = series.static
+        found = 0 if static is None else static.shape[1]
+        if found != len(self.static_mean):
+            raise ValueError(f"the series have {found} static covariates, training had {len(self.static_mean)}.")
+        if static is not None:
+            mean, scale = self.static_mean.to(static.device), self.static_scale.to(static.device)
+            static = ((static.double() - mean) / scale).to(dtype)  # (B, S)
+        values = self.apply_values(series.values, observed, dtype)
+        return TimeSeries(values, series.times, observed, series.lengths, static)
+
+    def apply_values(self, values: Tensor, observed: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Values (..., D) in normal scores; NaN where `observed` (..., D) is False.
+
+        Raises:
+            ValueError: other than D channels.
+        """
+        limit = float(self.limit)
+        scores = _channelwise(values, self.knots, self.scores, self.counts).clamp(-limit, limit)
+        return torch.where(observed, scores, torch.nan).to(values.dtype if dtype is None else dtype)
+
+    def inverse(self, scores: Tensor) -> Tensor:
+        """Values in raw units of normal scores (..., D); NaN for a channel that training never saw.
+
+        Raises:
+            ValueError: other than D channels.
+        """
+        return _channelwise(scores, self.scores, self.knots, self.counts).to(scores.dtype)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Normalizer:
+        """The normalizer of a state that `tensors` gave.
+
+        Raises:
+            ValueError: names that are missing or unknown.
+        """
+        expected = {field.name for field in fields(cls)}
+        if set(tensors) != expected:
+            raise ValueError(f"a normalizer has the tensors {sorted(expected)}, found {sorted(tensors)}.")
+        return cls(**tensors)
+
+
+def _normal_scores(values: np.ndarray) -> np.ndarray:
+    """Knots and their scores, (2, K), of the training values of one channel."""
+    knots, ties = np.unique(values, return_counts=True)
+    if not len(knots):
+        return np.empty((2, 0))
+    scores = ndtri((np.cumsum(ties) - 0.5 * ties) / len(values))  # mid-ranks: ties share the middle of their ranks
+    if len(knots) <= _KNOTS:
+        return np.stack([knots, scores])
+    grid = np.linspace(scores[0], scores[-1], _KNOTS)
+    quantiles = np.interp(ndtr(grid), ndtr(scores), knots)
+    quantiles[[0, -1]] = knots[[0, -1]]
+    distinct = np.diff(quantiles, prepend=-np.inf) > 0  # neighbours can meet in rounding
+    return np.stack([quantiles, grid])[:, distinct]
+
+
+def _channelwise(values: Tensor, source: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    """Map each channel of (..., D) by its knots, in float64."""
+    if values.ndim < 1 or values.shape[-1] != len(counts):
+        raise ValueError(f"the last axis must be the {len(counts)} channels of training, found {tuple(values.shape)}.")
+    before = values.detach().cpu().double().numpy()  # (..., D)
+    after = np.full_like(before, np.nan)
+    for d, count in enumerate(counts.tolist()):
+        if count:
+            after[..., d] = _piecewise(before[..., d], source[d, :count].numpy(), target[d, :count].numpy())
+    return torch.from_numpy(after).to(values.device)
+
+
+def _piecewise(values: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Lines between the knots, and beyond them a line of the mean slope; slope 1 where there is one knot."""
+    slope = (target[-1] - target[0]) / (source[-1] - source[0]) if len(source) > 1 else 1.0
+    beyond = values - np.clip(values, source[0], source[-1])
+    # an outlier times a steep slope may leave the range of float64; the limit of the scores catches it
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.interp(values, source, target) + slope * beyond
