@@ -1,0 +1,24 @@
+"""What the state-space models are compared with, by name.
+
+`BASELINES[name](problem, width=32, ...)` builds a neural baseline, a `Model` like those of `ctlssl.models`;
+`REFERENCES[name](problem, seed=0)` a classical reference, fitted in one call.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from ctlssl.baselines.gru import GRU
+from ctlssl.baselines.neural_cde import NeuralCDE
+from ctlssl.baselines.ode_rnn import ODERNN
+from ctlssl.baselines.summaries import LastValue, Reference, Summaries, summaries
+from ctlssl.contract import Model
+
+__all__ = ["BASELINES", "GRU", "ODERNN", "REFERENCES", "LastValue", "NeuralCDE", "Reference", "Summaries", "summaries"]
+
+BASELINES: dict[str, type[Model]] = {"gru": GRU, "ode_rnn": ODERNN, "neural_cde": NeuralCDE}
+
+REFERENCES: dict[str, Callable[..., Reference]] = {
+    "linear": partial(Summaries, family="linear"),
+    "boosting": partial(Summaries, family="boosting"),
+    "last_value": LastValue,
+}

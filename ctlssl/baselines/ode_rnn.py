@@ -1,0 +1,122 @@
+"""ODE-RNN: a neural ODE between observations, a gated unit at them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ctlssl.baselines.solvers import Solver
+from ctlssl.contract import Model, Prediction, Problem, check_request
+from ctlssl.encoders import Encoder, take
+from ctlssl.heads import head
+from ctlssl.series import TimeSeries
+
+__all__ = ["ODERNN"]
+
+
+class ODERNN(Model):
+    """The hidden state follows a neural ODE through each gap and is updated by a gated unit at each observation.
+
+    dh/dt = s * tanh(W2 tanh(W1 h + b1) + b2) between observations, h = GRU(h, x) at them, t in units of the clock and
+    one learned speed s a hidden unit. Every series keeps its own clock: with t = t_{k-1} + gap * tau the whole batch
+    is solved over tau in [0, 1], each gap a factor of its own field, without a union of time grids. The state flows
+    to query times as it does to observations, and the unit reads the query's row; nothing of that is kept.
+
+    The default solver is the classical Runge-Kutta method with `steps` equal steps a gap: no series then depends on
+    its neighbours. An adaptive one chooses its steps for the hardest series in the batch (the error norm is the
+    maximum over series), so that the neighbours enter within its tolerance.
+
+    Args:
+        problem: what is asked.
+        width: W, of the encoder, the hidden state and the field's hidden layer.
+        method: a fixed or an adaptive solver of torchdiffeq; see `Solver`.
+        steps: of a fixed solver in each gap.
+        rtol: relative tolerance of an adaptive solver.
+        atol: absolute tolerance of an adaptive solver.
+        dropout: in the head.
+
+    Raises:
+        ValueError: for an unknown solver, and in `forward` where an adaptive one cannot finish.
+
+    References:
+        Rubanova et al. (2019), Latent Ordinary Differential Equations for Irregularly-Sampled Time Series,
+        arXiv:1907.03907.
+
+    >>> model = ODERNN(Problem("classification", channels=2, outputs=2), width=8)
+    >>> seen = torch.ones(1, 3, 2, dtype=torch.bool)
+    >>> series = TimeSeries(torch.zeros(1, 3, 2), torch.arange(3).view(1, 3), seen, torch.tensor([3]))
+    >>> model(series).logits.shape, model.evaluations  # 3 gaps of 2 steps of 4 evaluations
+    (torch.Size([1, 2]), 24)
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        width: int = 32,
+        *,
+        method: str = "rk4",
+        steps: int = 2,
+        rtol: float = 1e-3,
+        atol: float = 1e-4,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(problem)
+        self.solver = Solver(method, steps, rtol, atol)
+        self.encoder = Encoder(problem, width)
+        self.field = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
+        spans = problem.horizon / problem.time_scale
+        # A unit moves by 1 to 10 over a whole horizon at most: no gap throws the state far at the start.
+        self.log_speed = nn.Parameter(torch.linspace(0.0, math.log(10.0), width) - math.log(spans))  # (W,)
+        self.unit = nn.GRUCell(width, width)
+        self.head = head(problem, width, dropout)
+
+    def forward(
+        self,
+        series: TimeSeries,
+        query_times: Tensor | None = None,
+        state: object | None = None,
+        rate: float | Tensor = 1.0,
+    ) -> Prediction:
+        """See `Model.forward`."""
+        check_request(self.problem, series, query_times, state)
+        encoded = self.encoder(series, query_times, rate)
+        rows, committed = encoded.rows, encoded.rows.compact()
+        gaps = (encoded.gaps * encoded.rate.unsqueeze(-1)).unsqueeze(-1).to(encoded.features.dtype)  # (B, R, 1)
+        inputs = take(encoded.features, committed.position)  # (B, K, W)
+        hidden = self._walk(inputs, take(gaps, committed.position), committed.counts)  # (B, K, W)
+        before = committed.at_queries(hidden, hidden.new_zeros(hidden.shape[-1]))  # (B, Q, W)
+        x, gap = rows.at_queries(encoded.features), rows.at_queries(gaps)  # (B, Q, W), (B, Q, 1)
+        queries = self._step(before.flatten(0, 1), x.flatten(0, 1), gap.flatten(0, 1)).view_as(before)
+        return self.head(encoded, hidden, committed.inside, queries)
+
+    def _walk(self, inputs: Tensor, gaps: Tensor, counts: Tensor) -> Tensor:
+        """The state after every observation, (B, K, W); 0 past the last."""
+        order = torch.argsort(counts, descending=True, stable=True)  # (B,): series that ended leave from the bottom
+        inputs, gaps = inputs[order], gaps[order]
+        place = torch.arange(inputs.shape[1], device=counts.device)
+        active = (counts.unsqueeze(1) > place).sum(dim=0).tolist()  # K numbers
+        batch, hidden, states = inputs.shape[0], inputs.new_zeros(inputs.shape[0], inputs.shape[2]), []
+        for k, alive in enumerate(active):
+            hidden = self._step(hidden[:alive], inputs[:alive, k], gaps[:alive, k])  # (alive, W)
+            states.append(nn.functional.pad(hidden, (0, 0, 0, batch - alive)))
+        return torch.stack(states, dim=1)[torch.argsort(order)]
+
+    def _step(self, hidden: Tensor, x: Tensor, gap: Tensor) -> Tensor:
+        """Flow through the gap, then read the row: (n, W), (n, W), (n, 1) -> (n, W)."""
+        if hidden.shape[0] == 0:
+            return hidden
+        return self.unit(x, self._flow(hidden, gap))
+
+    def _flow(self, hidden: Tensor, gap: Tensor) -> Tensor:
+        from torchdiffeq import odeint  # here, so that the package does not load a solver for those who need none
+
+        pace = gap * self.log_speed.exp()  # (n, W)
+
+        def slope(tau: Tensor, h: Tensor) -> Tensor:
+            self.evaluations += 1
+            return pace * self.field(h)
+
+        with self.solver.explained():
+            return odeint(slope, hidden, hidden.new_tensor([0.0, 1.0]), **self.solver.keywords())[-1]

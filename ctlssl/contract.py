@@ -1,0 +1,200 @@
+"""What every model and every baseline obeys: training and comparison know nothing else of them."""
+
+from __future__ import annotations
+
+import math
+import operator
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ctlssl.series import TimeSeries
+
+__all__ = ["KINDS", "Model", "Prediction", "Problem", "check_request", "rate_per_series"]
+
+KINDS = ("classification", "regression", "forecasting")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a model must know of the data before it is built; every field is a plain JSON value.
+
+    The clock of a model is `time_scale`: data time divided by it is the unit of every layer and time feature, so
+    that the same records in hours and in minutes (all three times x 60) give the same model.
+
+    Args:
+        kind: "classification", "regression" (one answer a series) or "forecasting" (one answer a query time).
+        channels: D, the number of channels observed.
+        outputs: the number of classes (2 for a binary label), of targets, or of forecast channels (= `channels`).
+        static: S, the number of static covariates.
+        time_scale: data time of one unit of the model's clock, usually the median gap of the training part.
+        first_gap: data time given to the first observation of a series, which has none before it.
+        horizon: data time that a series typically spans; the longest time constants start there.
+
+    Raises:
+        ValueError: for an unknown kind, a count or a time that cannot be, or forecasts of other than all channels.
+
+    >>> problem = Problem("classification", channels=3, outputs=2, time_scale=0.5, first_gap=0.5, horizon=48.0)
+    >>> Problem.from_dict(problem.to_dict()) == problem
+    True
+    """
+
+    kind: str
+    channels: int
+    outputs: int
+    static: int = 0
+    time_scale: float = 1.0
+    first_gap: float = 1.0
+    horizon: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"problem kind {self.kind!r} is unknown; it is one of {', '.join(KINDS)}")
+        least = {"channels": 1, "outputs": 2 if self.kind == "classification" else 1, "static": 0}
+        for name, lowest in least.items():
+            object.__setattr__(self, name, _count(name, getattr(self, name), lowest, self.kind))
+        for name in ("time_scale", "first_gap", "horizon"):
+            object.__setattr__(self, name, _positive(name, getattr(self, name)))
+        if self.kind == "forecasting" and self.outputs != self.channels:
+            raise ValueError(f"a forecast is of all {self.channels} channels: outputs cannot be {self.outputs}")
+
+    def to_dict(self) -> dict[str, str | int | float]:
+        """The fields as a dictionary of JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, str | int | float]) -> Problem:
+        """The problem of a dictionary written by `to_dict`.
+
+        Raises:
+            ValueError: for a key that is missing or unknown, or a value that a problem cannot have.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := set(values) - known:
+            raise ValueError(f"a problem has no field {', '.join(sorted(map(str, unknown)))}; it has {sorted(known)}")
+        if missing := {"kind", "channels", "outputs"} - set(values):
+            raise ValueError(f"a problem needs {', '.join(sorted(missing))}; found {sorted(values)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model answers; what it does not answer is None.
+
+    Args:
+        logits: (B, K), unnormalised log-probabilities of K classes.
+        mean: (B, T) of the targets of a series, or (B, Q, D) of the channels at the query times.
+        scale: standard deviation, of the shape of `mean`, positive.
+        quantiles: of the shape of `mean` with one axis more.
+        state: what a later chunk of the same series would start from.
+
+    A query time that is NaN has mean 0 and scale 1: finite, so that a loss which leaves it out has finite gradients.
+    """
+
+    logits: Tensor | None = None
+    mean: Tensor | None = None
+    scale: Tensor | None = None
+    quantiles: Tensor | None = None
+    state: object | None = None
+
+
+class Model(nn.Module, ABC):
+    """A map from irregular series to predictions, built as `Cls(problem, width=32, ...)`.
+
+    `problem` is what it was built for; `evaluations` counts the evaluations of the vector field by ODE solvers since
+    construction, and stays 0 in a model that solves nothing. Values are expected already normalised.
+    """
+
+    problem: Problem
+    evaluations: int
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.problem = problem
+        self.evaluations = 0
+
+    @abstractmethod
+    def forward(
+        self,
+        series: TimeSeries,
+        query_times: Tensor | None = None,
+        state: object | None = None,
+        rate: float | Tensor = 1.0,
+    ) -> Prediction:
+        """Predict for every series, or at every query time.
+
+        Args:
+            series: B right-padded series of D channels.
+            query_times: (B, Q) float64, NaN-padded, in any order, before, between or after the observations. Read by
+                forecasting problems; a problem with one answer a series has nothing to say at a query.
+            state: what an earlier chunk handed over; a model that cannot take it raises ValueError.
+            rate: a number, or (B,), that multiplies every elapsed time the model reads.
+
+        Raises:
+            ValueError: where the series are not those of `problem`, or the request cannot be met.
+        """
+
+
+def check_request(problem: Problem, series: TimeSeries, query_times: Tensor | None, state: object | None) -> None:
+    """Refuse, at the door of a model, series and queries which its problem does not fit.
+
+    Raises:
+        ValueError: naming what was found, what was expected, and what to do.
+    """
+    if series.channels != problem.channels:
+        raise ValueError(f"the series have {series.channels} channels, the model was built for {problem.channels}")
+    found = 0 if series.static is None else series.static.shape[-1]
+    if found != problem.static:
+        raise ValueError(f"the series have {found} static covariates, the model was built for {problem.static}")
+    if state is not None:
+        raise ValueError("this model takes no state from an earlier chunk; pass the whole series and state=None")
+    if query_times is None:
+        if problem.kind == "forecasting":
+            raise ValueError("a forecast needs query_times of shape (series, queries); none were given")
+        return
+    if query_times.dim() != 2 or query_times.shape[0] != series.batch:
+        found = tuple(query_times.shape)
+        raise ValueError(f"query_times has shape {found}; give ({series.batch}, queries), padded with NaN")
+    if query_times.dtype != torch.float64:
+        raise ValueError(f"query_times is {query_times.dtype}; times are float64, pass query_times.double()")
+    if (infinite := torch.isinf(query_times)).any():
+        position = tuple(infinite.nonzero()[0].tolist())
+        raise ValueError(f"query_times is infinite at (series, query) {position}; use NaN for a query that is absent")
+
+
+def rate_per_series(rate: float | Tensor, series: TimeSeries) -> Tensor:
+    """The rate of each series as (B,) float64.
+
+    Raises:
+        ValueError: unless it is one positive number, or one a series.
+    """
+    rates = torch.as_tensor(rate, dtype=torch.float64, device=series.times.device)
+    if rates.shape not in {torch.Size([]), torch.Size([series.batch])}:
+        raise ValueError(f"rate has shape {tuple(rates.shape)}; give a number or one a series, ({series.batch},)")
+    if not bool((torch.isfinite(rates) & (rates > 0)).all()):
+        raise ValueError("rate multiplies elapsed times: it must be positive and finite")
+    return rates.expand(series.batch)  # (B,)
+
+
+def _count(name: str, value: object, lowest: int, kind: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number") from None
+    if number < lowest:
+        raise ValueError(f"{name} is {number}; a {kind} problem needs at least {lowest}")
+    return number
+
+
+def _positive(name: str, value: object) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {value!r}; it must be a number of data time") from None
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name} is {number}; it must be positive and finite")
+    return number
