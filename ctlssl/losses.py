@@ -1,0 +1,78 @@
+"""What training minimises: sums and counts by series, so that no mean depends on how series were put into batches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["Terms", "cross_entropy", "gaussian", "mean_loss"]
+
+
+class Terms(NamedTuple):
+    """A loss, not yet averaged: its sum over the targets of each series, and how many they are.
+
+    Args:
+        total: (B,) sum over the targets of a series.
+        count: (B,) number of targets of a series.
+    """
+
+    total: Tensor
+    count: Tensor
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Terms:
+    """Minus the log probability of the true class, -log softmax(z)_c.
+
+    Args:
+        logits: (B, K).
+        labels: (B,) int64 in 0..K-1.
+
+    Example:
+        >>> cross_entropy(torch.zeros(1, 2), torch.tensor([1])).total
+        tensor([0.6931])
+    """
+    total = functional.cross_entropy(logits, labels, reduction="none")  # (B,)
+    return Terms(total, torch.ones_like(total))
+
+
+def gaussian(mean: Tensor, scale: Tensor | None, targets: Tensor, observed: Tensor) -> Terms:
+    """Squared error of the mean, and the Gaussian likelihood of the scale around a mean that it cannot move.
+
+    For one target y this is (y - m)^2 + ((y - m*)^2 / s^2) / 2 + log s, with m* = m held constant: the scale learns
+    how far off the mean is, and a wide scale never excuses a poor mean.
+
+    Args:
+        mean: (B, ...) predicted mean m.
+        scale: (B, ...) predicted standard deviation s > 0; None leaves out its two terms.
+        targets: (B, ...), any content (also NaN) where nothing was observed.
+        observed: (B, ...) bool, True = counts.
+
+    References:
+        Seitzer, Tavakoli, Antic, Martius (2022), On the Pitfalls of Heteroscedastic Uncertainty Estimation.
+
+    Example:
+        >>> one = torch.ones(1, 1)
+        >>> gaussian(one, one, 3 * one, one.bool()).total
+        tensor([6.])
+    """
+    # chosen at the input: a flag that multiplies would let a NaN through to the gradient
+    nothing = torch.zeros_like(mean)  # (B, ...)
+    error = torch.where(observed, targets.to(mean.dtype), nothing) - torch.where(observed, mean, nothing)  # (B, ...)
+    total = error.square()  # (B, ...)
+    if scale is not None:
+        scale = torch.where(observed, scale, torch.ones_like(scale))  # (B, ...)
+        total = total + 0.5 * (error.detach() / scale).square() + torch.log(scale)  # (B, ...)
+    return Terms(total.flatten(1).sum(1), observed.flatten(1).sum(1).to(mean.dtype))
+
+
+def mean_loss(terms: Terms) -> Tensor:
+    """The mean over all targets of the batch, and 0 with zero gradients where there is none.
+
+    Example:
+        >>> mean_loss(Terms(torch.tensor([6.0, 0.0]), torch.tensor([2.0, 0.0])))
+        tensor(3.)
+    """
+    return terms.total.sum() / terms.count.sum().clamp(min=1)

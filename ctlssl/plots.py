@@ -1,0 +1,75 @@
+"""Pictures; matplotlib is imported when one is drawn, and never its global state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ctlssl.metrics import HIGHER_IS_BETTER, MAIN_METRIC
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_comparison"]
+
+
+def plot_comparison(results: xarray.Dataset) -> Figure:
+    """Quality against seconds of training, one panel a task, with the spread over seeds as error bars.
+
+    Neural models are points; the references, which train in no time to speak of, are horizontal lines. No window is
+    opened: save the figure with ``figure.savefig(path)``.
+
+    Args:
+        results: from `ctlssl.compare`.
+
+    Returns:
+        a figure of its own, outside of pyplot.
+    """
+    from matplotlib.figure import Figure
+
+    tasks = results.task.values.tolist()
+    figure = Figure(figsize=(5.0 * len(tasks), 4.0), layout="constrained")
+    for axes, task in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks, strict=True):
+        _panel(axes, results.sel(task=task))
+    seeds = results.sizes["seed"]
+    figure.suptitle(f"Mean and standard deviation over {seeds} seeds" if seeds > 1 else "One seed", fontsize="medium")
+    return figure
+
+
+def _panel(axes: Axes, results: xarray.Dataset) -> None:
+    from matplotlib.ticker import LogFormatter
+
+    metric = MAIN_METRIC[str(results.kind.item())]
+    for number, model in enumerate(results.model.values.tolist()):
+        row = results.sel(model=model)
+        scores, seconds = row[metric].values, row["train_seconds"].values  # (seeds,), (seeds,)
+        if not np.isfinite(scores).any():
+            continue
+        colour, mean = f"C{number % 10}", np.nanmean(scores)
+        if row.family.item() == "neural":
+            axes.errorbar(
+                np.nanmean(seconds),
+                mean,
+                xerr=_spread(seconds),
+                yerr=_spread(scores),
+                fmt="o",
+                color=colour,
+                label=model,
+            )
+        else:
+            axes.axhline(mean, color=colour, linestyle="--", linewidth=1, label=model)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(LogFormatter())  # 20, not 2 x 10^1
+    axes.xaxis.set_minor_formatter(LogFormatter())
+    axes.set_xlabel("seconds to train")
+    axes.set_ylabel(f"test {metric} ({'higher' if HIGHER_IS_BETTER[metric] else 'lower'} is better)")
+    axes.set_title(str(results.task.item()))
+    axes.legend(fontsize="small")
+
+
+def _spread(values: np.ndarray) -> float:
+    """The standard deviation; 0, that is no bar, where one seed has none."""
+    return float(np.nanstd(values, ddof=1)) if np.isfinite(values).sum() > 1 else 0.0

@@ -1,0 +1,179 @@
+"""What a comparison says, in words, as a table for the terminal and as markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ctlssl.metrics import HIGHER_IS_BETTER, MAIN_METRIC
+
+if TYPE_CHECKING:
+    import xarray
+    from rich.table import Table
+
+__all__ = ["markdown", "summary", "tables", "verdict"]
+
+_COSTS = {
+    "seconds_per_epoch": ("s / epoch", "{:.2f}"),
+    "train_seconds": ("s to train", "{:.1f}"),
+    "epochs": ("epochs", "{:.0f}"),
+    "evaluations_per_epoch": ("evaluations / epoch", "{:.0f}"),
+    "parameters": ("parameters", "{:.0f}"),
+}
+
+
+def tables(results: xarray.Dataset) -> list[Table]:
+    """One table a task for the terminal: mean +- standard deviation over seeds, the best neural model marked.
+
+    Args:
+        results: from `ctlssl.compare`.
+    """
+    from rich.table import Table
+
+    made = []
+    for task in results.task.values.tolist():
+        header, rows, best = summary(results, task)
+        table = Table(title=f"{task} (* best neural {_metric(results, task)})", title_justify="left")
+        for name in header:
+            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+        for name, *cells in rows:
+            won = name == best
+            table.add_row(f"{name} *" if won else name, *cells, style="bold" if won else None)
+        made.append(table)
+    return made
+
+
+def markdown(results: xarray.Dataset) -> str:
+    """The tables and the verdict as markdown.
+
+    Args:
+        results: from `ctlssl.compare`.
+    """
+    blocks = []
+    for task in results.task.values.tolist():
+        header, rows, best = summary(results, task)
+        lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
+        lines += [[f"**{cell}**" for cell in row] if row[0] == best else row for row in rows]
+        table = "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
+        blocks.append(f"### {task}\n\n{table}\n\n{_verdict_of_task(results, task)}")
+    return "\n\n".join(blocks) + "\n"
+
+
+def verdict(results: xarray.Dataset) -> str:
+    """Plain sentences, one line a task: which neural model wins, whether beyond the spread, and what an epoch costs.
+
+    The lead of the best model over the next is taken seed by seed, since both saw the same split; it is called within
+    the spread where its mean is not larger than its standard deviation over the seeds.
+
+    Args:
+        results: from `ctlssl.compare`.
+    """
+    return "\n".join(_verdict_of_task(results, task) for task in results.task.values.tolist())
+
+
+def summary(results: xarray.Dataset, task: str) -> tuple[list[str], list[list[str]], str | None]:
+    """The cells of one task's table: header, rows, and the name of the best neural model.
+
+    Args:
+        results: from `ctlssl.compare`.
+        task: one of ``results.task``.
+    """
+    part = results.sel(task=task)
+    metrics = [name for name in HIGHER_IS_BETTER if name in part and bool(part[name].notnull().any())]
+    rows = []
+    for model in part.model.values.tolist():
+        row = part.sel(model=model)
+        if not any(bool(row[name].notnull().any()) for name in metrics):
+            continue
+        cells = [model]
+        cells += [_with_spread(row[name].values) for name in metrics]
+        cells += [_average(row[name].values, form) for name, (_, form) in _COSTS.items()]
+        rows.append(cells)
+    header = ["model", *(name.replace("_", " ") for name in metrics), *(title for title, _ in _COSTS.values())]
+    return header, rows, next(iter(_ranking(results, task)), None)
+
+
+def _verdict_of_task(results: xarray.Dataset, task: str) -> str:
+    ranking, metric = _ranking(results, task), _metric(results, task)
+    if not ranking:
+        return f"{task}: no neural model finished."
+    scores = {name: _scores(results, task, name) for name in _models(results, task)}
+    best = ranking[0]
+    sentences = [f"{task}: {best} has the best {metric} of the neural models, {_with_spread(scores[best])}"]
+    if len(ranking) > 1:
+        sentences[0] += f", {_lead(scores[best] - scores[ranking[1]], metric, ranking[1])}"
+    sign = 1 if HIGHER_IS_BETTER[metric] else -1
+    better = [
+        f"{name} ({_with_spread(values)})"
+        for name, values in scores.items()
+        if name not in ranking and sign * (_mean(values) - _mean(scores[best])) > 0
+    ]
+    if better:
+        sentences.append(f"Simple references do better: {', '.join(better)}")
+    sentences += _costs(results, task, ranking)
+    return ". ".join(sentences) + "."
+
+
+def _lead(difference: np.ndarray, metric: str, runner_up: str) -> str:
+    """How far ahead, from the differences seed by seed."""
+    lead, spread, seeds = abs(_mean(difference)), _deviation(difference), int(np.isfinite(difference).sum())
+    ahead = f"{lead:.3f} {'above' if HIGHER_IS_BETTER[metric] else 'below'} {runner_up}"
+    if seeds < 2:
+        return f"{ahead} (one seed: the spread is unknown)"
+    place = "beyond" if lead > spread else "within"
+    return f"{ahead}, {place} the spread of that difference over {seeds} seeds ({spread:.3f})"
+
+
+def _costs(results: xarray.Dataset, task: str, ranking: list[str]) -> list[str]:
+    """How many times as long as LSSL's an epoch of the others takes."""
+    if "lssl" not in ranking or len(ranking) < 2:
+        return []
+    seconds = results["seconds_per_epoch"].sel(task=task)
+    ours = seconds.sel(model="lssl").values
+    ratios = {name: _mean(seconds.sel(model=name).values / ours) for name in ranking if name != "lssl"}
+    told = ", ".join(f"{name} {ratio:.1f} times" for name, ratio in ratios.items())
+    return [f"An epoch of lssl takes {_mean(ours):.2f} s; beside it take {told} as long"]
+
+
+def _metric(results: xarray.Dataset, task: str) -> str:
+    return MAIN_METRIC[str(results.kind.sel(task=task).item())]
+
+
+def _models(results: xarray.Dataset, task: str) -> list[str]:
+    """The models with a score on the task."""
+    metric = results[_metric(results, task)].sel(task=task)
+    return [name for name in results.model.values.tolist() if bool(metric.sel(model=name).notnull().any())]
+
+
+def _ranking(results: xarray.Dataset, task: str) -> list[str]:
+    """The neural models with a score on the task, best first."""
+    sign = -1 if HIGHER_IS_BETTER[_metric(results, task)] else 1
+    neural = [name for name in _models(results, task) if results.family.sel(model=name).item() == "neural"]
+    return sorted(neural, key=lambda name: sign * _mean(_scores(results, task, name)))
+
+
+def _scores(results: xarray.Dataset, task: str, model: str) -> np.ndarray:
+    return results[_metric(results, task)].sel(task=task, model=model).values  # (seeds,)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _deviation(values: np.ndarray) -> float:
+    return float(np.nanstd(values, ddof=1)) if np.isfinite(values).sum() > 1 else float("nan")
+
+
+def _with_spread(values: np.ndarray) -> str:
+    spread = _deviation(values)
+    return f"{_mean(values):.3f}" + (f" ± {spread:.3f}" if np.isfinite(spread) else "")
+
+
+def _average(values: np.ndarray, form: str) -> str:
+    mean = _mean(values)
+    return form.format(mean) if np.isfinite(mean) else "-"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|")

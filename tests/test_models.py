@@ -1,0 +1,89 @@
+"""The residual stack against the same layers run one row at a time."""
+
+import pytest
+import torch
+
+from ctlssl.contract import Problem
+from ctlssl.models import MODELS, LSSLModel
+from ctlssl.models.lssl_model import _step_range
+from tests.members import MEMBERS, answer, batch, close, gradients
+
+
+def one_row_at_a_time(model, encoded):
+    """The hidden features (1, R, W) by `step` at committed rows and `peek` at the others."""
+    rows, hidden = encoded.rows, encoded.features
+    for block in model.blocks:
+        state, seen = block.layer.initial_state(1), []
+        inputs = block.norm(hidden)
+        for k in range(hidden.shape[1]):
+            gap = encoded.gaps[:, k] * encoded.rate
+            if rows.is_query[0, k]:
+                seen.append(block.layer.peek(state, gap, inputs[:, k]))
+            else:
+                y, state = block.layer.step(inputs[:, k], gap, state)
+                seen.append(y)
+        hidden = hidden + block.mix(torch.stack(seen, dim=1))
+    return model.norm(hidden)
+
+
+@pytest.mark.parametrize("kind", ["classification", "forecasting"])
+def test_forward_is_step_and_peek(kind):
+    model = MEMBERS["lssl"].model(kind, torch.float64)
+    series, asked = batch(lengths=(7, 4), dtype=torch.float64)
+    together = answer(model(series, asked, rate=1.5))
+    for b in range(2):
+        encoded = model.encoder(series.select([b]), asked[[b]], 1.5)
+        hidden = one_row_at_a_time(model, encoded)
+        queries = encoded.rows.at_queries(hidden)
+        alone = answer(model.head(encoded, hidden, encoded.rows.committed, queries))
+        assert close(together[b : b + 1], alone, 1e-12)
+
+
+@pytest.mark.parametrize("horizon", [1.0, 100.0, 1e5])
+def test_time_constants_start_between_a_gap_and_the_horizon(horizon):
+    problem = Problem("classification", 2, 2, time_scale=0.5, horizon=horizon)
+    lowest, highest = _step_range(problem)
+    for block in LSSLModel(problem, width=64).blocks:
+        # The slowest pole is -1/2 in the measure's own time: the time constant is 2 / step units of the clock.
+        poles = block.layer.system().poles().real.amax(dim=-1).abs()  # (H,)
+        constants = 0.5 / poles  # in data time
+        assert constants.min() > 0.49 and constants.max() < 1.01 * max(horizon, 5.0)
+        assert constants.max() > 0.5 * max(horizon, 5.0) ** 0.8
+    assert highest == 2.0 and lowest < highest
+
+
+@pytest.mark.parametrize(
+    ("structure", "method"),
+    [("diagonal", "foh"), ("dplr", "bilinear"), ("quasiseparable", "bilinear"), ("dense", "backward_euler")],
+)
+def test_structures_and_methods(structure, method):
+    series, asked = batch(lengths=(5, 3))
+    problem = Problem("forecasting", 3, 3, 2)
+    model = LSSLModel(problem, width=4, layers=1, state_size=4, structure=structure, method=method)
+    prediction = model(series, asked)
+    found = gradients(model, answer(prediction).sum())
+    assert answer(prediction).isfinite().all()
+    # LegS starts on the bound of its class, where the gradient of these along the bound is 0.
+    still = {name for name, gradient in found.items() if not gradient.any()} - {"blocks.0.layer.A_coupling_lower"}
+    assert not still
+
+
+def test_what_is_not_learned_stays():
+    problem = Problem("classification", 3, 2)
+    fixed = dict(LSSLModel(problem, width=4, layers=1, learn=()).named_parameters())
+    assert [name.split(".")[-1] for name in fixed if ".layer." in name] == ["C", "D"]
+
+
+def test_one_system_for_all_channels():
+    series, _ = batch(lengths=(5, 3))
+    problem = Problem("classification", 3, 2, 2)
+    model = LSSLModel(problem, width=4, layers=1, state_size=4, multi_input=True)
+    found = gradients(model, answer(model(series)).square().sum())
+    assert model.blocks[0].layer.multi_input and all(gradient.any() for gradient in found.values())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_built_from_its_problem(name):
+    model = MODELS[name](Problem("classification", 3, 2), width=16)
+    assert model.problem.channels == 3 and model.evaluations == 0
+    assert not [key for key, part in model.state_dict().items() if not part.isfinite().all()]

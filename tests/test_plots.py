@@ -1,0 +1,46 @@
+"""The picture of a comparison: what stands where, drawn without a screen and without pyplot."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from ctlssl.plots import plot_comparison
+from tests.toys import comparison
+
+
+def test_one_panel_a_task_with_a_point_a_model_and_a_line_a_reference():
+    death, forecast = plot_comparison(comparison()).axes
+    legend = {text.get_text() for text in death.get_legend().get_texts()}
+    assert legend == {"lssl", "gru", "ode_rnn", "boosting"}
+    points = {bars.get_label(): bars.lines[0].get_xydata()[0].tolist() for bars in death.containers}
+    assert points["ode_rnn"] == pytest.approx([40.0, 0.82])
+    (line,) = [line for line in death.lines if line.get_linestyle() == "--"]
+    assert line.get_ydata()[0] == pytest.approx(0.96)
+    assert death.get_xscale() == "log"
+    assert death.get_ylabel() == "test auroc (higher is better)"
+    assert forecast.get_ylabel() == "test rmse (lower is better)"
+    assert {bars.get_label() for bars in forecast.containers} == {"lssl", "gru", "ode_rnn"}
+
+
+def test_the_spread_is_the_length_of_the_bars():
+    death = plot_comparison(comparison()).axes[0]
+    (bars,) = [bars for bars in death.containers if bars.get_label() == "lssl"]
+    across, up = (segments.get_segments()[0] for segments in bars.lines[2])
+    assert np.ptp(up[:, 1]) == pytest.approx(2 * 0.02)
+    assert np.ptp(across[:, 0]) == pytest.approx(0)
+
+
+def test_one_seed_one_task_and_missing_scores(tmp_path):
+    results = comparison(seeds=1).isel(task=[0])
+    results["auroc"].loc[{"model": "gru"}] = np.nan
+    figure = plot_comparison(results)
+    figure.savefig(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert {bars.get_label() for bars in figure.axes[0].containers} == {"lssl", "ode_rnn"}
+
+
+def test_pyplot_is_not_touched():
+    known = "matplotlib.pyplot" in sys.modules
+    plot_comparison(comparison())
+    assert ("matplotlib.pyplot" in sys.modules) == known
