@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ctlssl.holds import IMPULSE, LINEAR, NEXT, Hold
 from ctlssl.state_matrices import Dense, StateMatrix
+from ctlssl.state_matrices.diagonal import multiply
 from ctlssl.state_matrices.phi import matrix_phi_functions, phi_functions
 
 __all__ = ["METHODS", "Discretization", "Exact", "GeneralizedBilinear", "Rule", "exact", "gbt", "named_method"]
@@ -67,7 +68,7 @@ class GeneralizedBilinear(Rule):
     def scalars(self, z: Tensor, ramp: bool = True) -> tuple[Tensor, ...]:
         """(Abar, F / h, G / h) of one eigenvalue, z = h lambda."""
         resolvent = 1 / (1 - self.alpha * z)
-        return (1 + (1 - self.alpha) * z) * resolvent, resolvent, self.alpha * resolvent
+        return multiply(1 + (1 - self.alpha) * z, resolvent), resolvent, self.alpha * resolvent
 
     def matrices(self, A: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(Abar, F, G) of dense matrices A (..., N, N) at gaps h (...)."""
@@ -81,22 +82,20 @@ class GeneralizedBilinear(Rule):
         held = h[..., None, None] * resolvent
         return propagator, held, self.alpha * held
 
-    def advance(self, A: StateMatrix, h: Tensor, x: Tensor, held: Tensor, ramp: Tensor) -> Tensor:
-        """One step Abar x + F held + G ramp by the structure's own products, with a single solve.
+    def advance(self, A: StateMatrix, h: Tensor, x: Tensor, held: Tensor | float) -> Tensor:
+        """One step Abar x + F held by the structure's own products, with a single solve.
 
         Args:
             A: the state matrix.
             h: gaps, (...).
             x: states, (..., N).
-            held: B times the inputs weighted for F, (..., N).
-            ramp: B times the inputs weighted for G, (..., N).
+            held: B times the inputs weighted for F, (..., N), or 0; a ramp counts alpha times, since G = alpha F.
         """
         alpha, gap = self.alpha, h[..., None]
-        drive = gap * (held + alpha * ramp)
         if alpha >= 0.5:
-            return A.solve_shifted(alpha * h, x / alpha + drive) - (1 / alpha - 1) * x
-        drive = x + (1 - alpha) * gap * A.matmul(x) + drive
-        return A.solve_shifted(alpha * h, drive) if alpha else drive
+            return A.solve_shifted(alpha * h, x / alpha + gap * held) - (1 / alpha - 1) * x
+        moved = x + (1 - alpha) * gap * A.matmul(x) + gap * held
+        return A.solve_shifted(alpha * h, moved) if alpha else moved
 
 
 @dataclasses.dataclass(frozen=True)

@@ -107,6 +107,7 @@ class Normalizer:
             ValueError: other than D channels or S static covariates.
         """
         dtype = series.values.dtype if dtype is None else dtype
+        _check_channels(series.values, self.counts)
         observed = series.observed & series.in_length.unsqueeze(-1) & self.seen.to(series.values.device)  # (B, L, D)
         static = series.static
         found = 0 if static is None else static.shape[1]
@@ -170,8 +171,7 @@ def _normal_scores(values: np.ndarray) -> np.ndarray:
 
 def _channelwise(values: Tensor, source: Tensor, target: Tensor, counts: Tensor) -> Tensor:
     """Map each channel of (..., D) by its knots, in float64."""
-    if values.ndim < 1 or values.shape[-1] != len(counts):
-        raise ValueError(f"the last axis must be the {len(counts)} channels of training, found {tuple(values.shape)}.")
+    _check_channels(values, counts)
     before = values.detach().cpu().double().numpy()  # (..., D)
     after = np.full_like(before, np.nan)
     for d, count in enumerate(counts.tolist()):
@@ -180,10 +180,16 @@ def _channelwise(values: Tensor, source: Tensor, target: Tensor, counts: Tensor)
     return torch.from_numpy(after).to(values.device)
 
 
+def _check_channels(values: Tensor, counts: Tensor) -> None:
+    if values.ndim < 1 or values.shape[-1] != len(counts):
+        raise ValueError(f"the last axis must be the {len(counts)} channels of training, found {tuple(values.shape)}.")
+
+
 def _piecewise(values: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Lines between the knots, and beyond them a line of the mean slope; slope 1 where there is one knot."""
-    slope = (target[-1] - target[0]) / (source[-1] - source[0]) if len(source) > 1 else 1.0
     beyond = values - np.clip(values, source[0], source[-1])
-    # an outlier times a steep slope may leave the range of float64; the limit of the scores catches it
+    spread, rise = (source[-1] - source[0], target[-1] - target[0]) if len(source) > 1 else (1.0, 1.0)
+    # knots a denormal number apart have slopes beyond float64: the clips here and of the scores catch them
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.interp(values, source, target) + slope * beyond
+        inside = np.clip(np.interp(values, source, target), target[0], target[-1])
+        return inside + beyond / spread * rise

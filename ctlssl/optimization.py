@@ -37,7 +37,7 @@ class Training:
 
     epochs: int = 40
     batch_size: int = 32
-    learning_rate: float = 5e-3
+    learning_rate: float = 3e-3
     dynamics_rate: float = 0.2
     weight_decay: float = 1e-2
     patience: int = 8

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 
 from ctlssl.series import TimeSeries, gaps
 
@@ -187,6 +187,7 @@ def test_datetimes_in_units(stamps, unit, expected):
     assert gaps(np.array(stamps, dtype="datetime64"), unit=unit)[1].item() == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**61), 2**61), min_size=1, max_size=20))
 def test_gaps_of_integers_are_the_differences_of_python(ticks):
     ticks = sorted(ticks)
@@ -194,6 +195,7 @@ def test_gaps_of_integers_are_the_differences_of_python(ticks):
     assert gaps(ticks, first=0.0).tolist() == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.timedeltas(timedelta(0), timedelta(days=9000)), min_size=2, max_size=9), st.integers(1900, 2100))
 def test_gaps_of_datetimes_are_the_differences_of_python(steps, year):
     stamps = [datetime(year, 1, 1)]

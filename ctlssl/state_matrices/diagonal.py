@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctlssl.state_matrices.base import StateMatrix, unsqueezed
 
-__all__ = ["Diagonal", "join_pairs", "split_pairs"]
+__all__ = ["Diagonal", "join_pairs", "multiply", "split_pairs"]
 
 
 def join_pairs(z: Tensor) -> Tensor:
@@ -20,6 +20,17 @@ def join_pairs(z: Tensor) -> Tensor:
 def split_pairs(x: Tensor) -> Tensor:
     """Real states (..., 2 n) as complex pairs (..., n)."""
     return torch.complex(*x.tensor_split(2, dim=-1))  # (..., n)
+
+
+def multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Product of complex numbers, in real arithmetic.
+
+    torch's own product rounds an element by its place in memory (vector lanes one way, what is left over another), so
+    an output would change its last bit when rows are added to the series.
+    """
+    if not (a.is_complex() and b.is_complex()):
+        return a * b
+    return torch.complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

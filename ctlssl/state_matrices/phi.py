@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctlssl.state_matrices.diagonal import multiply
+
 __all__ = ["matrix_phi_functions", "phi_functions"]
 
 _SCALAR_RADIUS, _SCALAR_TERMS = 0.25, 12  # 4^-12 / 14! = 7e-19: below the rounding of float64
@@ -67,10 +69,10 @@ def _taylor(z: Tensor, top: int) -> list[Tensor]:
     """The same functions by the series of the highest, and phi_k = z phi_{k+1} + 1/k! downwards."""
     last = torch.full_like(z, 1 / math.factorial(_SCALAR_TERMS + top))
     for k in range(_SCALAR_TERMS + top - 1, top - 1, -1):
-        last = last * z + 1 / math.factorial(k)
+        last = multiply(last, z) + 1 / math.factorial(k)
     values = [last]
     for k in range(top - 1, -1, -1):
-        values.append(values[-1] * z + 1 / math.factorial(k))
+        values.append(multiply(values[-1], z) + 1 / math.factorial(k))
     return values[::-1]
 
 

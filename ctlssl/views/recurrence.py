@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -9,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from ctlssl.discretization import Discretization
 from ctlssl.kernels import linear_scan
 from ctlssl.state_matrices import Diagonal
-from ctlssl.state_matrices.diagonal import join_pairs, split_pairs
+from ctlssl.state_matrices.diagonal import join_pairs, multiply, split_pairs
 from ctlssl.state_space import StateSpace
 from ctlssl.views.response import Response, Rows, State
 
@@ -63,15 +65,15 @@ def recurrence(
     return Response(y, State(last, rows.last))
 
 
-def _drives(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor, Tensor | None]:
-    """B times the inputs weighted for F and for G, and the kick, (B, L, G, N) each; the kick may be None."""
+def _drives(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor | None, ...]:
+    """B times the inputs weighted for F and for G, and the kick, (B, L, G, N) each, None where not read."""
     system = system.to(rows.u.dtype)
     hold = method.hold
     if hold.kick:
-        driven = system.driven(hold.kick * rows.u)
-        return torch.zeros_like(driven), torch.zeros_like(driven), driven
-    parts = [p * rows.held + n * rows.u for p, n in zip(hold.previous, hold.next, strict=True)]
-    return system.driven(parts[0]), system.driven(parts[1]), None
+        return None, None, system.driven(hold.kick * rows.u)
+    read = range(1 + method.ramped)
+    parts = [system.driven(hold.previous[i] * rows.held + hold.next[i] * rows.u) for i in read]
+    return parts[0], parts[1] if method.ramped else None, None
 
 
 def _scan(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -86,9 +88,9 @@ def _scan(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tenso
 
     first, second, kick = _drives(system, method, rows)
     if kick is None:
-        addition = split_pairs(first) * spread(h * held)
+        addition = multiply(split_pairs(first), spread(h * held))
         if method.ramped:
-            addition = addition + split_pairs(second) * spread(h * ramp[0])
+            addition = addition + multiply(split_pairs(second), spread(h * ramp[0]))
     else:
         addition = split_pairs(kick)
     power = spread(power)
@@ -99,7 +101,7 @@ def _scan(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tenso
         shown = committed
     else:
         before = torch.cat([start[:, None], committed[:, :-1]], dim=1)  # (B, L, G, n)
-        shown = torch.where(commits, committed, power * before + addition)
+        shown = torch.where(commits, committed, multiply(power, before) + addition)
     last = committed[:, -1] if committed.shape[1] else start
     return join_pairs(shown), join_pairs(last)
 
@@ -108,10 +110,11 @@ def _structured(system: StateSpace, method: Discretization, rows: Rows) -> tuple
     """A gbt rule by the structure's own products: one O(N) solve a row, in float64."""
     dtype, A = rows.u.dtype, system.A.to(torch.float64)
     first, second, kick = (None if d is None else d.double() for d in _drives(system, method, rows))
+    first = first if second is None else first + method.rule.alpha * second  # (B, L, G, N)
     h = rows.dt.to(torch.float64)
     x, shown = rows.start.x.double(), []
     for k in range(h.shape[1]):
-        seen = method.rule.advance(A, h[:, k, None], x, first[:, k], second[:, k])  # (B, G, N)
+        seen = method.rule.advance(A, h[:, k, None], x, 0.0 if first is None else first[:, k])  # (B, G, N)
         seen = seen if kick is None else seen + kick[:, k]
         x = torch.where(rows.commits[:, k, None, None], seen, x)
         shown.append(seen)
@@ -159,7 +162,7 @@ def _table(A: Tensor, method: Discretization, gaps: Tensor, dtype: torch.dtype) 
     return tuple(m.to(dtype) for m in (matrices if method.ramped else matrices[:2]))
 
 
-def _discretize_and_walk(A: Tensor, method: Discretization, dt: Tensor, *rest: Tensor | None) -> tuple[Tensor, Tensor]:
+def _discretize_and_walk(A: Tensor, method: Discretization, dt: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     gaps, place = _distinct(dt)
     return _walk(_table(A, method, gaps, rest[1].dtype), place, *rest)
 
@@ -169,20 +172,19 @@ def _walk(
     place: Tensor,
     commits: Tensor,
     x: Tensor,
-    first: Tensor,
-    second: Tensor,
+    first: Tensor | None,
+    second: Tensor | None,
     kick: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Steps through discretized matrices; returns what each row shows, (B, L, G, N), and the last state."""
     shown = []
     for k in range(place.shape[1]):
-        matrices = [m[place[:, k]] for m in table]  # (B, G, N, N) each
-        seen = (matrices[0] @ x[..., None])[..., 0]  # (B, G, N)
+        seen = (table[0][place[:, k]] @ x[..., None])[..., 0]  # (B, G, N)
         if kick is not None:
             seen = seen + kick[:, k]
-        else:
-            for matrix, drive in zip(matrices[1:], (first, second), strict=False):
-                seen = seen + (matrix @ drive[:, k, ..., None])[..., 0]
+        for matrix, drive in zip(table[1:], (first, second), strict=False):
+            if drive is not None:
+                seen = seen + (matrix[place[:, k]] @ drive[:, k, ..., None])[..., 0]
         x = torch.where(commits[:, k, None, None], seen, x)
         shown.append(seen)
     return _stacked(shown, x), x
