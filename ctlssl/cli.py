@@ -69,6 +69,7 @@ def compare(
     references: Annotated[
         bool, typer.Option("--references/--no-references", help="Score the classical models beside them.")
     ] = True,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch; small models are faster on one.")] = 1,
     out: Annotated[
         Path, typer.Option(help="Folder for comparison.nc, comparison.md and comparison.png.", file_okay=False)
     ] = Path("ctlssl-results"),
@@ -80,7 +81,7 @@ def compare(
     names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
     training = None if epochs is None else Training(epochs=epochs)
     try:
-        planned = plan(dataset, task, names, seeds, quick, training, width, references)
+        planned = plan(dataset, task, names, seeds, quick, training, width, references, threads)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         _refuse(error)

@@ -51,6 +51,7 @@ class Plan:
         seeds: each gives a split, the initial weights and the order of the batches.
         training: the budget of every model; its seed is replaced by each of ``seeds``.
         width: of every model.
+        threads: of torch.
     """
 
     data: xarray.Dataset | None
@@ -60,6 +61,7 @@ class Plan:
     seeds: tuple[int, ...]
     training: Training
     width: int
+    threads: int
 
     @property
     def fits(self) -> int:
@@ -76,6 +78,7 @@ def compare(
     training: Training | None = None,
     width: int = 32,
     references: bool = True,
+    threads: int = 1,
     progress: bool = True,
 ) -> xarray.Dataset:
     """Train models on the tasks of a data set and score them once on the test part.
@@ -94,6 +97,8 @@ def compare(
         training: the budget; its seed is not read.
         width: of every model.
         references: also score the classical models of `ctlssl.baselines.summaries`.
+        threads: of torch while the comparison runs. Batches of a few short series are faster on one, and one gives
+            the same bits on any number of cores.
         progress: show bars in the terminal.
 
     Returns:
@@ -105,7 +110,7 @@ def compare(
     Raises:
         ValueError: a name that does not exist, with those that do.
     """
-    return run(plan(dataset, task, models, seeds, quick, training, width, references), progress)
+    return run(plan(dataset, task, models, seeds, quick, training, width, references, threads), progress)
 
 
 def plan(
@@ -117,19 +122,22 @@ def plan(
     training: Training | None = None,
     width: int = 32,
     references: bool = True,
+    threads: int = 1,
 ) -> Plan:
     """What `compare` with the same arguments would do, all names checked and nothing begun.
 
     Raises:
-        ValueError: a name that does not exist, with those that do, or no seed.
+        ValueError: a name that does not exist, with those that do, or no seed or thread.
     """
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; give a number from 1 on.")
     training = Training() if training is None else training
     if quick:
         training = replace(training, epochs=math.ceil(training.epochs / 6))
     data = None if isinstance(dataset, str) else dataset
     tasks = _tasks(dataset if data is None else None, task)
     classical = _references(tasks) if references else {}
-    return Plan(data, tasks, _models(models), classical, _seeds(seeds, quick), training, width)
+    return Plan(data, tasks, _models(models), classical, _seeds(seeds, quick), training, width, threads)
 
 
 def run(plan: Plan, progress: bool = True) -> xarray.Dataset:
@@ -140,7 +148,7 @@ def run(plan: Plan, progress: bool = True) -> xarray.Dataset:
         progress: show bars in the terminal.
     """
     results = _empty(plan)
-    with _bars(plan, progress) as bars:
+    with _threads(plan.threads), _bars(plan, progress) as bars:
         for turn, seed in enumerate(plan.seeds):
             for task_name, task in plan.tasks.items():
                 split = prepare(task, seed, plan.data)
@@ -272,7 +280,7 @@ def _empty(plan: Plan) -> xarray.Dataset:
         "title": "Test metrics and costs of models trained on the same splits",
         "training": json.dumps(plan.training.to_dict()),
         "width": plan.width,
-        "threads": torch.get_num_threads(),
+        "threads": plan.threads,
         "versions": json.dumps({name: version(name) for name in ("torch", "numpy", "scikit-learn")}),
     }
     results = xarray.Dataset(values, coordinates, attributes)
@@ -284,6 +292,16 @@ def _empty(plan: Plan) -> xarray.Dataset:
 def _write(results: xarray.Dataset, place: dict[str, Any], scores: dict[str, float]) -> None:
     for name, value in scores.items():
         results[name].loc[place] = value
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Bars:

@@ -120,10 +120,11 @@ def test_a_model_that_diverges_counts_as_missing():
     assert results["auroc"].sel(model="plain").notnull().all()
 
 
-def test_the_global_random_state_is_left_as_found():
-    state = torch.get_rng_state()
-    run(seeds=1)
+def test_the_global_random_state_and_the_threads_are_left_as_found():
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    results = run(seeds=1, threads=threads + 1)
     assert torch.equal(state, torch.get_rng_state())
+    assert torch.get_num_threads() == threads and results.attrs["threads"] == threads + 1
 
 
 def test_references_stand_beside_the_models():
@@ -169,6 +170,7 @@ class TestPlan:
             ({"models": []}, "No model was asked for; there are lssl"),
             ({"seeds": 0}, "seeds is 0; give a number from 1 on"),
             ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"),
+            ({"threads": 0}, "threads is 0"),
             ({"dataset": toys.comparison(), "task": "death"}, "A Dataset of your own needs a Task of your own"),
         ],
     )

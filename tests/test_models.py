@@ -59,7 +59,7 @@ def test_time_constants_start_between_a_gap_and_the_horizon(horizon):
 def test_structures_and_methods(structure, method):
     series, asked = batch(lengths=(5, 3))
     problem = Problem("forecasting", 3, 3, 2)
-    model = LSSLModel(problem, width=4, layers=1, state_size=4, structure=structure, method=method)
+    model = LSSLModel(problem, width=4, state_size=4, structure=structure, method=method, multi_input=False)
     prediction = model(series, asked)
     found = gradients(model, answer(prediction).sum())
     assert answer(prediction).isfinite().all()
@@ -70,14 +70,14 @@ def test_structures_and_methods(structure, method):
 
 def test_what_is_not_learned_stays():
     problem = Problem("classification", 3, 2)
-    fixed = dict(LSSLModel(problem, width=4, layers=1, learn=()).named_parameters())
+    fixed = dict(LSSLModel(problem, width=4, state_size=4, learn=()).named_parameters())
     assert [name.split(".")[-1] for name in fixed if ".layer." in name] == ["C", "D"]
 
 
 def test_one_system_for_all_channels():
     series, _ = batch(lengths=(5, 3))
     problem = Problem("classification", 3, 2, 2)
-    model = LSSLModel(problem, width=4, layers=1, state_size=4, multi_input=True)
+    model = LSSLModel(problem, width=4, state_size=4)
     found = gradients(model, answer(model(series)).square().sum())
     assert model.blocks[0].layer.multi_input and all(gradient.any() for gradient in found.values())
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from ctlssl import hippo
@@ -10,7 +11,7 @@ from ctlssl.holds import HOLDS, LINEAR, PREVIOUS
 from ctlssl.state_space import StateSpace
 from ctlssl.views import Integration, State, convolution, integration, recurrence
 from tests import problems
-from tests.contracts import METHOD_PARAMS, STRUCTURE_PARAMS, STRUCTURES, generator, random_system, sampled
+from tests.contracts import METHOD_PARAMS, STRUCTURE_PARAMS, STRUCTURES, generator, random_system, sampled, wide_gaps
 from tests.problems import Truth, relative_error
 
 KINDS = [pytest.param(False, id="bank"), pytest.param(True, id="multi-input")]
@@ -279,3 +280,29 @@ def test_exact_against_the_reference_on_a_stiff_start():
         expected = problems.simulate(*original, truth, u, gaps)
         found = recurrence(space, METHODS["zoh"], torch.from_numpy(u)[None], torch.from_numpy(gaps)[None])
         assert relative_error(found.y[0], expected.y) < 1e-12
+
+
+@pytest.mark.parametrize("measure", ["legs", "legt", "lagt"])
+@pytest.mark.parametrize("structure", ["dense", "dplr", "quasiseparable"])
+def test_exact_rules_at_full_size(structure, measure):
+    """N = 64 and gaps of 1e-9 to 1e9 in one series: what doubling too often would cost is seen only here."""
+    rng = generator("full size", structure, measure)
+    N, L = 64, 19
+    dense, vector = hippo.start("dense", measure, N)
+    A, B = dense.to_dense().numpy(), vector.numpy()
+    C, u = rng.standard_normal((1, N)), rng.standard_normal(L)
+    gaps = wide_gaps(rng, L)
+    x, expected = np.zeros(N), []
+    for k in range(L):
+        if gaps[k] < 500:
+            block = scipy.linalg.expm(gaps[k] * np.block([[A, B[:, None]], [np.zeros((1, N + 1))]]))
+            x = block[:N, :N] @ x + block[:N, N] * u[k]
+        else:  # nothing is left of the past: the steady state
+            x = -np.linalg.solve(A, B) * u[k]
+        expected.append(C @ x)
+    start, vector = hippo.start(structure, measure, N)
+    basis = hippo.normal_plus_low_rank(measure, N).basis if structure == "dplr" else torch.eye(N).double()
+    outputs = torch.from_numpy(C)[None] @ basis
+    space = StateSpace(start, vector[None], outputs, torch.zeros(1, 1, dtype=torch.float64))
+    found = recurrence(space, METHODS["zoh"], torch.from_numpy(u)[None, :, None], torch.from_numpy(gaps)[None])
+    assert relative_error(found.y[0], np.array(expected)) < 1e-12

@@ -160,15 +160,16 @@ class LSSL(nn.Module):
         single = (given is None or torch.as_tensor(given).ndim == 0 for given in (dt, rate))
         regular = is_query is None and all(single)
         run = self._runner(view, regular, u.shape[1])
-        response = run(self.system(), self.method, u, gaps, state, lengths, is_query)
-        if not self.bidirectional:
-            return response
-        place, gaps = reversed_rows(gaps, lengths, is_query)
-        turned = u.gather(1, place[..., None].expand_as(u))
-        flags = None if is_query is None else is_query.gather(1, place)
-        back = run(self.system(reverse=True), self.method, turned, gaps, None, lengths, flags)
-        y = response.y + back.y.gather(1, place[..., None].expand_as(back.y))
-        return Response(y, response.state, response.evaluations + back.evaluations)
+        with torch.autocast(u.device.type, enabled=False):  # half precision would lose the phases
+            response = run(self.system(), self.method, u, gaps, state, lengths, is_query)
+            if not self.bidirectional:
+                return response
+            place, gaps = reversed_rows(gaps, lengths, is_query)
+            turned = u.gather(1, place[..., None].expand_as(u))
+            flags = None if is_query is None else is_query.gather(1, place)
+            back = run(self.system(reverse=True), self.method, turned, gaps, None, lengths, flags)
+            y = response.y + back.y.gather(1, place[..., None].expand_as(back.y))
+            return Response(y, response.state, response.evaluations + back.evaluations)
 
     def step(self, u: Tensor, dt: Tensor | float | None, state: State) -> tuple[Tensor, State]:
         """One observation: y_k (B, H * M) and the new state.

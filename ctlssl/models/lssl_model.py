@@ -28,12 +28,12 @@ class LSSLModel(Model):
         problem: what is asked.
         width: W, channels of the layers.
         layers: blocks.
-        state_size: N real dimensions of the state of each channel.
+        state_size: N real dimensions of the state, of each channel where `multi_input` is False.
         structure: of A: "dense", "diagonal", "dplr" or "quasiseparable".
         measure: start of A and B.
         method: discretization; the exact "zoh" by default, since "bilinear" rings at the huge gaps of real records.
         learn: which of "A", "B" and "step" are trained.
-        multi_input: one system reads all channels, instead of one system a channel.
+        multi_input: one system reads all channels; False: one system a channel, as in the paper.
         dropout: of each block and the head.
 
     References:
@@ -53,13 +53,13 @@ class LSSLModel(Model):
         problem: Problem,
         width: int = 32,
         *,
-        layers: int = 2,
-        state_size: int = 16,
+        layers: int = 1,
+        state_size: int = 64,
         structure: str = "diagonal",
         measure: str = "legs",
         method: str = "zoh",
         learn: Sequence[str] = ("A", "B", "step"),
-        multi_input: bool = False,
+        multi_input: bool = True,
         dropout: float = 0.1,
     ) -> None:
         super().__init__(problem)

@@ -17,7 +17,7 @@ from ctlssl.state_matrices.diagonal import multiply
 __all__ = ["matrix_phi_functions", "phi_functions"]
 
 _SCALAR_RADIUS, _SCALAR_TERMS = 0.25, 12  # 4^-12 / 14! = 7e-19: below the rounding of float64
-_MATRIX_RADIUS, _MATRIX_TERMS = 0.5, 14  # 2^-14 / 16! = 3e-18
+_MATRIX_RADIUS, _MATRIX_TERMS = 4.0, 34  # 4^33 / 35! = 7e-21: below the rounding of float64
 
 
 def phi_functions(z: Tensor, top: int = 2) -> tuple[Tensor, ...]:
@@ -97,8 +97,7 @@ def matrix_phi_functions(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
                 [0.0000, 0.5000]], dtype=torch.float64)
     """
     flat = Z.reshape(-1, *Z.shape[-2:])  # (U, N, N)
-    norm = flat.detach().abs().sum(-2).amax(-1)  # (U,)
-    doublings = (norm / _MATRIX_RADIUS).log2().ceil().clamp(min=0).nan_to_num(posinf=0).long()  # (U,)
+    doublings = (_size(flat.detach()) / _MATRIX_RADIUS).log2().ceil().clamp(min=0).nan_to_num(posinf=0).long()  # (U,)
     parts, places = [], []
     for count in doublings.unique().tolist() or [0]:  # [0] for an empty batch
         place = (doublings == count).nonzero()[:, 0]
@@ -109,11 +108,22 @@ def matrix_phi_functions(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return e, phi1, phi2
 
 
+def _size(Z: Tensor) -> Tensor:
+    """How large Z (U, N, N) is to a power series, (U,).
+
+    Powers of a matrix far from normal are smaller than its norm says, and each doubling too many doubles the error of
+    what decays slowly. The norm still has a say: it bounds the rounding inside the series.
+    """
+    square = Z @ Z
+    norm, second, third = (power.abs().sum(-2).amax(-1) for power in (Z, square, square @ Z))
+    return torch.maximum(norm / 4, torch.maximum(second ** (1 / 2), third ** (1 / 3)))
+
+
 def _doubled(Z: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     eye = torch.eye(Z.shape[-1], dtype=Z.dtype, device=Z.device)
-    phi2 = eye / math.factorial(_MATRIX_TERMS + 1)
+    phi2 = eye * (1 / math.factorial(_MATRIX_TERMS + 1))
     for k in range(_MATRIX_TERMS, 1, -1):
-        phi2 = phi2 @ Z + eye / math.factorial(k)
+        phi2 = phi2 @ Z + eye * (1 / math.factorial(k))
     phi1 = phi2 @ Z + eye
     e = phi1 @ Z + eye
     for _ in range(count):

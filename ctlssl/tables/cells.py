@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ctlssl.columns import plain_array
+from ctlssl.tables.columns import plain_array
 from ctlssl.schema import make_dataset
-from ctlssl.stamps import Clock, read_clock
+from ctlssl.tables.stamps import Clock, read_clock
 
 __all__ = ["DUPLICATES", "Cells", "Reading", "assemble"]
 
