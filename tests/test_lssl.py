@@ -340,6 +340,34 @@ def test_bidirectional_queries_see_both_sides():
     assert relative_error(found[:, 2].detach(), (ahead[:, -1] + behind[:, -1]).detach()) < 1e-12
 
 
+@pytest.mark.parametrize("name", ["bilinear", "foh", "impulse"])
+def test_bidirectional_queries_on_ragged_series(name):
+    """Gaps written down from absolute times, forwards and backwards, and put through the reference."""
+    rng = generator("ragged bidirectional", name)
+    layer = make_layer("dplr", name, bidirectional=True)
+    lengths, first = torch.tensor([9, 6, 2]), 0.7
+    is_query = torch.tensor([[0, 1, 0, 0, 1, 1, 0, 1, 0], [0, 0, 1, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0]]).bool()
+    u, dt = batch(rng, 3, 9)
+    back_gaps, times = torch.zeros(3, 9, dtype=torch.float64), rng.uniform(0, 5, (3, 9))
+    for b, length in enumerate(lengths.tolist()):
+        t = np.sort(times[b, :length])
+        seen = [k for k in range(length) if not is_query[b, k]]
+        for k in range(length):
+            before, after = [j for j in seen if j < k], [j for j in seen if j > k]
+            dt[b, k] = t[k] - t[before[-1]] if before else first
+            back_gaps[b, length - 1 - k] = t[after[0]] - t[k] if after else first
+    found, _ = layer(u, dt, lengths, is_query=is_query)
+    A, _, _, D = layer.system().to_dense()
+    backward = dense_system(StateSpace(layer.system().A, layer.system().B, layer.C_reverse.double(), 0 * D))
+    forward, truth = dense_system(layer.system()), METHOD_TRUTH[name]
+    for b, length in enumerate(lengths.tolist()):
+        rows, asked = u[b : b + 1, :length].numpy(), is_query[b : b + 1, :length].numpy()
+        y = forward.simulate(truth, rows, dt[b : b + 1, :length].numpy(), is_query=asked)[0][0]
+        turned = back_gaps[b : b + 1, :length].numpy()
+        y = y + backward.simulate(truth, rows[:, ::-1], turned, is_query=asked[:, ::-1])[0][0][::-1]
+        assert relative_error(found[b, :length].detach(), y) < 1e-12
+
+
 def test_bidirectional_layers_have_no_causal_state():
     layer = make_layer("diagonal", bidirectional=True)
     u, dt = batch(generator("no state"), 2, 3)

@@ -1,5 +1,7 @@
 """The three views of one system held against one another and against the slow reference."""
 
+import sys
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -253,6 +255,31 @@ def test_first_and_second_derivatives(structure, name):
     assert torch.autograd.gradcheck(outputs, leaves)
     if structure.name == "diagonal" and name == "zoh":
         assert torch.autograd.gradgradcheck(outputs, leaves)
+
+
+@pytest.mark.parametrize("structure", STRUCTURE_PARAMS)
+@pytest.mark.parametrize("budget", [1, 200, 1000])
+def test_long_records_in_chunks(structure, budget, monkeypatch):
+    """Tables of dense steps that do not fit are made again chunk by chunk, with the same outputs and gradients."""
+    rng = generator("chunks", structure.name)
+    space = random_system(structure, rng, False).space
+    dt = torch.from_numpy(rng.exponential(0.4, (2, 11)))
+    lengths, is_query = torch.tensor([11, 6]), torch.from_numpy(rng.random((2, 11)) < 0.3)
+    u = torch.from_numpy(rng.standard_normal((2, 11, 2)))
+    state = random_state(rng, space, 2)
+    for name in ("zoh", "foh", "impulse"):
+        results = []
+        for numbers in (2**24, budget):
+            monkeypatch.setattr(sys.modules["ctlssl.views.recurrence"], "_TABLE_NUMBERS", numbers)
+            fields = [field.clone().requires_grad_() for field, _ in space.A._fields()]
+            leaves = [m.clone().requires_grad_() for m in (space.B, space.C, space.D, u, dt, state.x, state.u)]
+            system = StateSpace(structure.build(*fields), *leaves[:3])
+            found = recurrence(system, METHODS[name], *leaves[3:5], State(*leaves[5:]), lengths, is_query)
+            loss = found.y.square().sum() + found.state.x.sum()
+            gradients = torch.autograd.grad(loss, [*fields, *leaves], allow_unused=True)
+            results.append([found.y, found.state.x, *(g for g in gradients if g is not None)])
+        for ours, theirs in zip(*results, strict=True):
+            assert relative_error(ours.detach(), theirs.detach()) < 1e-12
 
 
 def test_unknown_solvers_and_tolerances_are_refused():

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ctlssl.tables.columns import plain_array
 from ctlssl.schema import make_dataset
+from ctlssl.tables.columns import plain_array
 from ctlssl.tables.stamps import Clock, read_clock
 
 __all__ = ["DUPLICATES", "Cells", "Reading", "assemble"]

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ctlssl.schema import channels, check_dataset, series_of_row, to_series
 from ctlssl.tables.cells import Cells, Reading, assemble
 from ctlssl.tables.columns import covariate_table, id_codes, numbers, plain_array, variable_names
-from ctlssl.schema import channels, check_dataset, series_of_row, to_series
 
 __all__ = ["from_arrays", "from_long", "from_wide", "to_long", "to_series"]
 
