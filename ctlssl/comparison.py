@@ -19,6 +19,7 @@ import xarray
 
 from ctlssl.baselines import BASELINES, REFERENCES
 from ctlssl.contract import Model, Problem
+from ctlssl.costs import cost_by_length
 from ctlssl.metrics import HIGHER_IS_BETTER
 from ctlssl.models import MODELS
 from ctlssl.tasks import TASKS, Split, Task, prepare
@@ -52,6 +53,7 @@ class Plan:
         training: the budget of every model; its seed is replaced by each of ``seeds``.
         width: of every model.
         threads: of torch.
+        lengths: observations a series at which a step of training is timed on made-up records; () times none.
     """
 
     data: xarray.Dataset | None
@@ -62,6 +64,7 @@ class Plan:
     training: Training
     width: int
     threads: int
+    lengths: tuple[int, ...]
 
     @property
     def fits(self) -> int:
@@ -79,6 +82,7 @@ def compare(
     width: int = 32,
     references: bool = True,
     threads: int = 1,
+    lengths: Sequence[int] | None = None,
     progress: bool = True,
 ) -> xarray.Dataset:
     """Train models on the tasks of a data set and score them once on the test part.
@@ -99,18 +103,20 @@ def compare(
         references: also score the classical models of `ctlssl.baselines.summaries`.
         threads: of torch while the comparison runs. Batches of a few short series are faster on one, and one gives
             the same bits on any number of cores.
+        lengths: observations a series at which a step of training is timed on made-up records of 32 series; None is
+            16, 64 and 256 (16 and 64 where ``quick``), () times none.
         progress: show bars in the terminal.
 
     Returns:
         Dataset over (task, model, seed) with the metrics of the test part (NaN where a task has no such metric or a
         fit failed), ``train_seconds``, ``seconds_per_epoch`` (median), ``epochs``, ``evaluations_per_epoch`` of
         solvers and ``parameters``; ``kind`` over tasks, ``family`` ("neural" or "reference") over models, and
-        ``series`` over (task, part).
+        ``series`` over (task, part); ``pass_seconds`` over (model, length).
 
     Raises:
         ValueError: a name that does not exist, with those that do.
     """
-    return run(plan(dataset, task, models, seeds, quick, training, width, references, threads), progress)
+    return run(plan(dataset, task, models, seeds, quick, training, width, references, threads, lengths), progress)
 
 
 def plan(
@@ -123,6 +129,7 @@ def plan(
     width: int = 32,
     references: bool = True,
     threads: int = 1,
+    lengths: Sequence[int] | None = None,
 ) -> Plan:
     """What `compare` with the same arguments would do, all names checked and nothing begun.
 
@@ -137,7 +144,8 @@ def plan(
     data = None if isinstance(dataset, str) else dataset
     tasks = _tasks(dataset if data is None else None, task)
     classical = _references(tasks) if references else {}
-    return Plan(data, tasks, _models(models), classical, _seeds(seeds, quick), training, width, threads)
+    lengths = ((16, 64) if quick else (16, 64, 256)) if lengths is None else tuple(lengths)
+    return Plan(data, tasks, _models(models), classical, _seeds(seeds, quick), training, width, threads, lengths)
 
 
 def run(plan: Plan, progress: bool = True) -> xarray.Dataset:
@@ -168,7 +176,16 @@ def run(plan: Plan, progress: bool = True) -> xarray.Dataset:
                         scores = {}
                     _write(results, {"task": task_name, "model": name, "seed": seed}, scores)
                     bars.finished()
-    return results
+        return results.merge(_growth(plan, split.problem)) if plan.lengths else results
+
+
+def _growth(plan: Plan, problem: Problem) -> xarray.Dataset:
+    """Seconds of a step of training as records grow, `pass_seconds` (model, length)."""
+    factories = {name: partial(_build, factory, seed=0) for name, factory in plan.models.items()}
+    with torch.random.fork_rng(devices=[]):  # dropout draws
+        costs = cost_by_length(factories, problem, plan.lengths, width=plan.width)
+    every = [*plan.models, *plan.references]
+    return costs[["seconds"]].rename(seconds="pass_seconds").reindex(model=every)
 
 
 def _rotated(names: list[str], turn: int) -> list[str]:

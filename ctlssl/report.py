@@ -57,11 +57,13 @@ def markdown(results: xarray.Dataset) -> str:
         lines += [[f"**{cell}**" for cell in row] if row[0] == best else row for row in rows]
         table = "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
         blocks.append(f"### {task}\n\n{table}\n\n{_verdict_of_task(results, task)}")
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join([*blocks, *_growth(results)]) + "\n"
 
 
 def verdict(results: xarray.Dataset) -> str:
     """Plain sentences, one line a task: which neural model wins, whether beyond the spread, and what an epoch costs.
+
+    The last line tells how the costs grow with the length of the records, where that was timed.
 
     The lead of the best model over the next is taken seed by seed, since both saw the same split; it is called within
     the spread where its mean is not larger than its standard deviation over the seeds.
@@ -69,7 +71,7 @@ def verdict(results: xarray.Dataset) -> str:
     Args:
         results: from `ctlssl.compare`.
     """
-    return "\n".join(_verdict_of_task(results, task) for task in results.task.values.tolist())
+    return "\n".join([*(_verdict_of_task(results, task) for task in results.task.values.tolist()), *_growth(results)])
 
 
 def summary(results: xarray.Dataset, task: str) -> tuple[list[str], list[list[str]], str | None]:
@@ -135,6 +137,23 @@ def _costs(results: xarray.Dataset, task: str, ranking: list[str]) -> list[str]:
     ratios = {name: np.nanmedian(seconds.sel(model=name).values / ours) for name in ranking if name != "lssl"}
     told = ", ".join(f"{name} {ratio:.1f} times" for name, ratio in ratios.items())
     return [f"An epoch of lssl takes {np.nanmedian(ours):.2f} s; beside it take {told} as long"]
+
+
+def _growth(results: xarray.Dataset) -> list[str]:
+    """How the costs of a step of training grow with the length of the records, in one sentence."""
+    if "pass_seconds" not in results or "lssl" not in results.model.values:
+        return []
+    seconds = results.pass_seconds.dropna("model")
+    lengths = ", ".join(str(length) for length in results.length.values)
+    ours = ", ".join(f"{value:.3f}" for value in seconds.sel(model="lssl").values)
+    ratios = seconds / seconds.sel(model="lssl")
+    told = [
+        f"{name} {', '.join(f'{ratio:.1f}' for ratio in ratios.sel(model=name).values)}"
+        for name in seconds.model.values.tolist()
+        if name != "lssl"
+    ]
+    beside = f"; times as long take {'; '.join(told)}" if told else ""
+    return [f"One step of training on 32 series of {lengths} observations takes lssl {ours} s{beside}."]
 
 
 def _metric(results: xarray.Dataset, task: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from ctlssl.layers.lssl import LSSL
 from ctlssl.state_matrices import DPLR, Dense, Diagonal, Quasiseparable, StateMatrix
 from ctlssl.state_space import StateSpace
 from tests import problems
@@ -101,6 +102,7 @@ STRUCTURES = {
 METHODS = problems.METHODS
 
 STRUCTURE_PARAMS = [pytest.param(structure, id=name) for name, structure in STRUCTURES.items()]
+KIND_PARAMS = [pytest.param(False, id="bank"), pytest.param(True, id="multi-input")]
 METHOD_PARAMS = [pytest.param(name, truth, id=name) for name, truth in METHODS.items()]
 
 
@@ -167,6 +169,36 @@ def generator(*key: object) -> np.random.Generator:
     seed = zlib.crc32(repr(key).encode())
     print(f"seed {seed} of {key}")
     return np.random.default_rng(seed)
+
+
+def make_layer(
+    structure: str,
+    method: str = "zoh",
+    multi_input: bool = False,
+    dtype: torch.dtype = torch.float64,
+    channels: int = 3,
+    N: int = 6,
+    **options: object,
+) -> LSSL:
+    """A small layer with steps that matter over a few unit gaps."""
+    options.setdefault("heads", 1 if multi_input else 2)
+    options.setdefault("step_range", (0.1, 1.0))
+    layer = LSSL(channels, N, structure=structure, method=method, multi_input=multi_input, **options)
+    return layer.to(dtype)
+
+
+def layer_batch(
+    rng: np.random.Generator, B: int, L: int, channels: int = 3, dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs (B, L, H) and irregular gaps (B, L), of values that float32 holds exactly."""
+    u = rng.standard_normal((B, L, channels)).astype(np.float32)
+    dt = rng.exponential(0.5, (B, L)).astype(np.float32).astype(np.float64)
+    return torch.from_numpy(u).to(dtype), torch.from_numpy(dt)
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Equality to the last bit, NaN included."""
+    return torch.equal(torch.nan_to_num(a, nan=7.25), torch.nan_to_num(b, nan=7.25))
 
 
 def wide_gaps(rng: np.random.Generator, L: int) -> np.ndarray:

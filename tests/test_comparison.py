@@ -44,6 +44,7 @@ def run(**options):
         "training": QUICK,
         "progress": False,
         "references": False,
+        "lengths": (),
     }
     return compare(**settings | options)
 
@@ -136,6 +137,16 @@ def test_references_stand_beside_the_models():
     assert results["rmse"].sel(task="toy/forecast", model="last_value").notnull().all()
     assert results["rmse"].sel(model="linear").isnull().all()
     assert results["epochs"].sel(model=["linear", "last_value"]).isnull().all()
+
+
+def test_costs_as_records_grow():
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    results = run(seeds=1, lengths=(2, 8), references=True)
+    assert torch.equal(state, torch.get_rng_state())
+    assert results.pass_seconds.dims == ("model", "length") and results.length.values.tolist() == [2, 8]
+    assert (results.pass_seconds.sel(model=["plain", "dropping"]) > 0).all()
+    assert results.pass_seconds.sel(model="linear").isnull().all()
 
 
 class TestPlan:

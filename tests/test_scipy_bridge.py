@@ -10,10 +10,9 @@ from ctlssl.holds import PREVIOUS
 from ctlssl.state_matrices import Dense
 from ctlssl.state_space import StateSpace
 from ctlssl.views import State, convolution, recurrence
-from tests.contracts import STRUCTURE_PARAMS, generator, random_system
+from tests.contracts import KIND_PARAMS, STRUCTURE_PARAMS, generator, random_system
 from tests.problems import relative_error
 
-KINDS = [pytest.param(False, id="bank"), pytest.param(True, id="multi-input")]
 FORMS = {
     "states": scipy.signal.StateSpace([[-1.0, 2.0], [-3.0, -0.5]], [[1.0], [0.5]], [[1.0, -1.0]], [[0.3]]),
     "transfer": scipy.signal.TransferFunction([1.0, 2.0], [1.0, 0.4, 4.0, 0.2]),
@@ -74,7 +73,7 @@ def test_several_inputs_become_a_multi_input_system():
 
 
 @pytest.mark.parametrize("structure", STRUCTURE_PARAMS)
-@pytest.mark.parametrize("multi_input", KINDS)
+@pytest.mark.parametrize("multi_input", KIND_PARAMS)
 def test_every_structure_to_scipy(structure, multi_input):
     rng = generator("to scipy", structure.name, multi_input)
     system = random_system(structure, rng, multi_input)
