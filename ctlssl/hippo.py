@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -54,7 +53,9 @@ class NormalPlusLowRank:
 
 def _pair_basis(K: np.ndarray, B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Frequencies (n,) and orthonormal pairs (2, n, N) that turn a skew K (N, N) into rotations, slowest first."""
-    T, Z = scipy.linalg.schur(K, output="real")  # (N, N), (N, N)
+    from scipy.linalg import schur  # here, so that the package does not load scipy for those who need no start
+
+    T, Z = schur(K, output="real")  # (N, N), (N, N)
     below = np.append(np.diag(T, -1), 0.0)
     first, single = [], []
     i = 0

@@ -84,12 +84,12 @@ class StateSpace:
 
     def driven(self, u: Tensor) -> Tensor:
         """B u as states (..., G, N), u (..., H)."""
-        return (u @ self.B.mT)[..., None, :] if self.multi_input else self.B * u[..., None]
+        return _project(u, self.B)[..., None, :] if self.multi_input else self.B * u[..., None]
 
     def read(self, x: Tensor, u: Tensor) -> Tensor:
         """The outputs C x + D u as (..., H * M), x (..., G, N), u (..., H)."""
         if self.multi_input:
-            return x[..., 0, :] @ self.C.mT + self.D * u  # (..., H)
+            return _project(x[..., 0, :], self.C) + self.D * u  # (..., H)
         return ((self.C * x[..., None, :]).sum(-1) + self.D * u[..., None]).flatten(-2)  # (..., H * M)
 
     def to(self, dtype: torch.dtype) -> StateSpace:
@@ -172,3 +172,19 @@ class StateSpace:
         if channel is None or not 0 <= channel < self.channels:
             raise ValueError(f"name one channel of the bank, 0 to {self.channels - 1}; found {channel}")
         return ScipyStateSpace(A[channel], B[channel][:, None], C[channel], D[channel][:, None])
+
+
+_TILE = 16
+
+
+def _project(x: Tensor, matrix: Tensor) -> Tensor:
+    """Rows x (..., K) times matrix (M, K) transposed, (..., M), each row as it would be in any other company.
+
+    A matrix product works in tiles and rounds the rows left over at an edge another way, so a row would change its
+    last bit when queries join the series. All sizes are filled up to whole tiles.
+    """
+    (M, K), rows = matrix.shape, x.reshape(-1, x.shape[-1])
+    beyond = -K % _TILE
+    rows = torch.nn.functional.pad(rows, (0, beyond, 0, -len(rows) % _TILE))
+    filled = torch.nn.functional.pad(matrix, (0, beyond, 0, -M % _TILE))
+    return (rows @ filled.mT)[: x[..., 0].numel(), :M].reshape(*x.shape[:-1], M)

@@ -1,17 +1,21 @@
-"""What every test starts from: two threads, the same draws, and the seed in the report of a failure."""
+"""What every test starts from: one thread, the same draws, and the seed in the report of a failure."""
 
-import random
+import os
 
-import numpy as np
-import pytest
-import torch
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when numpy and torch are loaded, here and in subprocesses
+
+import random  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 SEED = 20211013
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread a core of a small machine, set before any tensor is made."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    """The tensors of the tests are small: more threads would wait for one another."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -25,4 +29,4 @@ def seeded():
 
 def pytest_report_header(config: pytest.Config) -> str:
     """The numbers that a failure can depend on."""
-    return f"seed {SEED}, torch {torch.__version__} on {torch.get_num_threads()} threads"
+    return f"seed {SEED}, torch {torch.__version__} on {torch.get_num_threads()} thread"
