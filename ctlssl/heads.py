@@ -52,7 +52,7 @@ class SeriesHead(nn.Module):
         dropout: of what is read and of the hidden layer.
     """
 
-    def __init__(self, problem: Problem, width: int, dropout: float = 0.3) -> None:
+    def __init__(self, problem: Problem, width: int, dropout: float = 0.5) -> None:
         super().__init__()
         self.classes = problem.kind == "classification"
         outputs = problem.outputs if self.classes else 2 * problem.outputs
@@ -86,7 +86,7 @@ class QueryHead(nn.Module):
         dropout: of what is read and of the hidden layer.
     """
 
-    def __init__(self, problem: Problem, width: int, dropout: float = 0.3) -> None:
+    def __init__(self, problem: Problem, width: int, dropout: float = 0.5) -> None:
         super().__init__()
         self.body = _body(width + problem.static, width, 3 * problem.outputs, dropout)
         with torch.no_grad():
@@ -120,7 +120,7 @@ class QueryHead(nn.Module):
 _HEADS = {"classification": SeriesHead, "regression": SeriesHead, "forecasting": QueryHead}
 
 
-def head(problem: Problem, width: int, dropout: float = 0.3) -> SeriesHead | QueryHead:
+def head(problem: Problem, width: int, dropout: float = 0.5) -> SeriesHead | QueryHead:
     """The head that answers `problem` from features of `width`."""
     return _HEADS[problem.kind](problem, width, dropout)
 

@@ -112,7 +112,7 @@ def _verdict_of_task(results: xarray.Dataset, task: str) -> str:
         if name not in ranking and sign * (_mean(values) - _mean(scores[best])) > 0
     ]
     if better:
-        sentences.append(f"Simple references do better: {', '.join(better)}")
+        sentences.append(f"Simple references that do better on average: {', '.join(better)}")
     sentences += _costs(results, task, ranking)
     return ". ".join(sentences) + "."
 

@@ -37,7 +37,7 @@ class GRU(Model):
     torch.Size([1, 2])
     """
 
-    def __init__(self, problem: Problem, width: int = 32, *, layers: int = 1, dropout: float = 0.3) -> None:
+    def __init__(self, problem: Problem, width: int = 32, *, layers: int = 1, dropout: float = 0.5) -> None:
         super().__init__(problem)
         self.encoder = Encoder(problem, width)
         self.units = nn.ModuleList(nn.GRU(width, width, batch_first=True) for _ in range(layers))

@@ -59,7 +59,7 @@ class NeuralCDE(Model):
         steps: int = 1,
         rtol: float = 1e-3,
         atol: float = 1e-4,
-        dropout: float = 0.3,
+        dropout: float = 0.5,
     ) -> None:
         super().__init__(problem)
         self.solver = Solver(method, steps, rtol, atol)

@@ -60,7 +60,7 @@ class LSSLModel(Model):
         method: str = "zoh",
         learn: Sequence[str] = ("A", "B", "step"),
         multi_input: bool = True,
-        dropout: float = 0.3,
+        dropout: float = 0.5,
     ) -> None:
         super().__init__(problem)
         self.encoder = Encoder(problem, width)
