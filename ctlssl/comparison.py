@@ -20,10 +20,10 @@ import xarray
 from ctlssl.baselines import BASELINES, REFERENCES
 from ctlssl.contract import Model, Problem
 from ctlssl.costs import cost_by_length
-from ctlssl.metrics import HIGHER_IS_BETTER
 from ctlssl.models import MODELS
 from ctlssl.tasks import TASKS, Split, Task, prepare
 from ctlssl.training import Progress, Training, evaluate, fit, score
+from ctlssl.training.metrics import HIGHER_IS_BETTER
 
 if TYPE_CHECKING:
     import rich.progress

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctlssl.metrics import HIGHER_IS_BETTER, MAIN_METRIC
+from ctlssl.training.metrics import HIGHER_IS_BETTER, MAIN_METRIC
 
 if TYPE_CHECKING:
     import xarray

@@ -18,7 +18,7 @@ FLOORS = {
     **dict.fromkeys(["discretization", "kernels"], 2),
     **dict.fromkeys(["views", "step_size"], 3),
     **dict.fromkeys(["layers", "contract", "encoders", "heads"], 4),
-    **dict.fromkeys(["models", "baselines", "agreement", "losses", "metrics", "optimization"], 5),
+    **dict.fromkeys(["models", "baselines", "agreement"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks"], 5),
     **dict.fromkeys(["streaming", "training"], 6),
     **dict.fromkeys(["comparison", "costs", "estimators", "testing"], 7),

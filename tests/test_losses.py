@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ctlssl.losses import cross_entropy, gaussian, mean_loss
+from ctlssl.training.losses import cross_entropy, gaussian, mean_loss
 
 FILLERS = [pytest.param(value, id=str(value)) for value in (0.0, 1e30, math.nan, math.inf)]
 

@@ -147,3 +147,22 @@ def test_nothing_outside_is_touched():
     assert torch.equal(u, before[0]) and torch.equal(dt, before[1]) and torch.equal(torch.get_rng_state(), before[2])
     assert (torch.get_default_dtype(), torch.get_num_threads()) == before[3:]
     assert same_bits(layer(u, dt)[0], y)
+
+
+@pytest.mark.parametrize("rate", [1.0, torch.tensor(2.0, dtype=torch.float64)])
+def test_one_learned_gap_may_be_convolved_but_not_one_a_row(rate):
+    torch.manual_seed(4)
+    layer, u = LSSL(2, 4).double(), torch.randn(2, 20, 2, dtype=torch.float64)
+    slopes = []
+    for view in ("recurrence", "convolution"):
+        dt = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        y, _ = layer(u, dt, rate=rate, view=view)
+        (slope,) = torch.autograd.grad(y.square().sum(), dt)
+        slopes.append(slope)
+    assert torch.allclose(*slopes, rtol=1e-9)
+    for shape in ((20,), (2, 20)):
+        rows = torch.full(shape, 0.3, dtype=torch.float64, requires_grad=True)
+        with pytest.raises(ValueError, match="view='recurrence'"):
+            layer(u, rows, rate=rate, view="convolution")
+        layer(u, rows, rate=rate, view="recurrence")[0].sum().backward()
+        assert rows.grad.any()

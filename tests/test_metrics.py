@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from ctlssl.metrics import classification_metrics, regression_metrics
+from ctlssl.training.metrics import classification_metrics, regression_metrics
 
 
 def test_two_classes_by_hand():

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from ctlssl.layers import LSSL
-from ctlssl.optimization import parameter_groups
 from ctlssl.tasks import Examples
 from ctlssl.training import Training, evaluate, fit, predict
+from ctlssl.training.optimization import parameter_groups
 from tests import toys
 
 

@@ -5,9 +5,9 @@ import torch
 import xarray
 
 from ctlssl.contract import Model, Prediction, Problem
-from ctlssl.metrics import HIGHER_IS_BETTER
 from ctlssl.series import TimeSeries
 from ctlssl.tasks import Examples
+from ctlssl.training.metrics import HIGHER_IS_BETTER
 
 
 class Affine(Model):

@@ -65,12 +65,12 @@ def read_gaps(dt: Tensor | float | None, rate: Tensor | float, u: Tensor, length
         raise ValueError(f"dt needs to be None, a number, ({L},) or ({B}, {L}); found shape {tuple(dt.shape)}")
     if tuple(rate.shape) not in ((), (B,), (B, 1)):
         raise ValueError(f"rate needs to be a number or one a series, ({B},); found shape {tuple(rate.shape)}")
-    dt = dt.expand(B, L)
+    alone, dt = dt.ndim == 0, dt.expand(B, L)
     bad = ~((dt >= 0) & dt.isfinite())
     if lengths is not None:
         inside = torch.arange(L, device=u.device) < lengths[:, None]
         bad = bad & inside
-        dt = torch.where(inside, dt, 0)
+        dt = dt if alone else torch.where(inside, dt, 0)
     if bad.any():
         series, position = bad.nonzero()[0].tolist()
         raise ValueError(
@@ -80,7 +80,10 @@ def read_gaps(dt: Tensor | float | None, rate: Tensor | float, u: Tensor, length
     wrong = ~((rate > 0) & rate.isfinite())
     if wrong.any():
         raise ValueError(f"rate must be positive and finite; found {rate[wrong].flatten()[0].item()}")
-    return dt * (rate.reshape(-1, 1) if rate.ndim else rate)
+    if rate.ndim:
+        return dt * rate.reshape(-1, 1)
+    # One number stays one number, expanded: the convolution may then learn it.
+    return (dt[0, 0] * rate).expand(B, L) if alone and dt.numel() else dt * rate
 
 
 def _float64(value: Tensor | float, u: Tensor) -> Tensor:

@@ -38,13 +38,15 @@ def convolution(
         is_query: must be None or all False.
 
     Raises:
-        ValueError: gaps that differ, or queries; the message names the recurrence view.
+        ValueError: gaps that differ, queries, or gaps (B, L) that each want a gradient; the message names the
+            recurrence view. One learned gap comes in expanded: ``dt.expand(B, L)``.
 
     References:
         Gu et al. (2021), LSSL, section 3.1.
     """
     if is_query is not None and is_query.any():
         raise ValueError("the convolution view has no state to ask between samples; use view='recurrence' for queries")
+    _check_gradient(dt)
     B, L, _ = u.shape
     rows = Rows.of(system, u, dt, state, lengths, None)
     gap = _uniform_gap(rows.dt, rows.inside)
@@ -63,6 +65,14 @@ def convolution(
     y = torch.where(rows.inside[..., None], y, 0)
     x = torch.where((rest > 0)[:, None, None], x + faded, first.state.x)
     return Response(y, State(x, rows.last))
+
+
+def _check_gradient(dt: Tensor) -> None:
+    """Refuse to learn gaps one by one: the kernel knows a single one."""
+    if dt.requires_grad and (dt.is_leaf or dt.stride() != (0, 0)):
+        raise ValueError(
+            "the convolution view has one gap and no gradient for each; give dt as a number, or use view='recurrence'"
+        )
 
 
 def _uniform_gap(dt: Tensor, inside: Tensor) -> Tensor:

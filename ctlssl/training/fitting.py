@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ctlssl.contract import Model, Prediction
-from ctlssl.losses import Terms, cross_entropy, gaussian, mean_loss
-from ctlssl.metrics import classification_metrics, regression_metrics
-from ctlssl.optimization import Training, parameter_groups
 from ctlssl.tasks import Examples
+from ctlssl.training.losses import Terms, cross_entropy, gaussian, mean_loss
+from ctlssl.training.metrics import classification_metrics, regression_metrics
+from ctlssl.training.optimization import Training, parameter_groups
 
-__all__ = ["History", "Progress", "Training", "evaluate", "fit", "predict", "score"]
+__all__ = ["History", "Progress", "evaluate", "fit", "predict", "score"]
 
 Progress = Callable[[int, float, float], None]  # epoch from 1, its training loss, its validation loss
 
