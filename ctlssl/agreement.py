@@ -50,7 +50,7 @@ def views_agree(
         `seconds` (forward, median), `memory` (peak bytes allocated in a forward run), `evaluations` (of A x + B u).
 
     Raises:
-        ValueError: a bidirectional layer or wrong inputs.
+        ValueError: wrong inputs, or two solvers that differ in nothing that is shown.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -66,7 +66,11 @@ def views_agree(
     views: dict[str, str | Integration] = {"recurrence": "recurrence", "convolution": "convolution"}
     for solver in solvers:
         size = f"steps={solver.steps}" if solver.fixed else f"rtol={solver.rtol:g}"
-        views[f"{solver.method} {size}" + (" adjoint" if solver.adjoint else "")] = solver
+        name = f"{solver.method} {size}" + (" adjoint" if solver.adjoint else "")
+        name = f"{name} atol={solver.atol:g}" if name in views else name
+        if name in views:
+            raise ValueError(f"two solvers are both called {name!r}; leave one out")
+        views[name] = solver
     with torch.no_grad():
         reference = layer.simulate(u.double(), dt, lengths=lengths, view="recurrence").y
         rows = [_measured(layer, u, dt, lengths, view, reference, repeats) for view in views.values()]

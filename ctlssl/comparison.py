@@ -134,17 +134,19 @@ def plan(
     """What `compare` with the same arguments would do, all names checked and nothing begun.
 
     Raises:
-        ValueError: a name that does not exist, with those that do, or no seed or thread.
+        ValueError: a name that does not exist, with those that do, or a number that cannot be.
     """
-    if threads < 1:
-        raise ValueError(f"threads is {threads}; give a number from 1 on.")
+    lengths = ((16, 64) if quick else (16, 64, 256)) if lengths is None else tuple(lengths)
+    counts = {"threads": threads, "width": width, **{f"lengths[{i}]": length for i, length in enumerate(lengths)}}
+    for name, number in counts.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} is {number!r}; give a whole number from 1 on.")
     training = Training() if training is None else training
     if quick:
         training = replace(training, epochs=math.ceil(training.epochs / 6))
     data = None if isinstance(dataset, str) else dataset
     tasks = _tasks(dataset if data is None else None, task)
     classical = _references(tasks) if references else {}
-    lengths = ((16, 64) if quick else (16, 64, 256)) if lengths is None else tuple(lengths)
     return Plan(data, tasks, _models(models), classical, _seeds(seeds, quick), training, width, threads, lengths)
 
 
@@ -248,7 +250,7 @@ def _tasks(dataset: str | None, task: str | Task | Sequence[str | Task] | None) 
 
 
 def _models(models: str | Sequence[str] | Mapping[str, Factory] | None) -> dict[str, Factory]:
-    if isinstance(models, Mapping):
+    if isinstance(models, Mapping) and models:
         return dict(models)
     known: dict[str, Factory] = {**MODELS, **BASELINES}
     names = DEFAULT_MODELS if models is None else [models] if isinstance(models, str) else models
@@ -272,6 +274,8 @@ def _kinds(reference: Classical) -> tuple[str, ...]:
 def _seeds(seeds: int | Sequence[int] | None, quick: bool) -> tuple[int, ...]:
     if seeds is None:
         seeds = 1 if quick else 3
+    if isinstance(seeds, str | float | bool):
+        raise ValueError(f"seeds is {seeds!r}; give a whole number from 1 on, or a list of them from 0 on.")
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
     if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds is {seeds!r}; give a number from 1 on, or different numbers from 0 on.")

@@ -9,6 +9,7 @@ held over the gap, and G(h) = h phi_2(h A) that of a ramp from 0 to 1, the updat
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 __all__ = ["HOLDS", "IMPULSE", "LINEAR", "NEXT", "PREVIOUS", "Hold"]
 
@@ -29,20 +30,20 @@ class Hold:
     next: tuple[float, float]
     kick: float = 0.0
 
-    @property
-    def looks_back(self) -> bool:
-        """Whether the previous sample acts over the gap."""
-        return self.previous != (0.0, 0.0)
+    def value(self, fraction: Any, previous: Any, next: Any) -> Any:
+        """The input at a fraction of the gap; numbers or tensors. An impulse is 0 inside the gap.
 
-    def value(self, fraction: float, previous: float, next: float) -> float:
-        """The input at a fraction of the gap, between 0 and 1; an impulse is 0 inside the gap.
+        Args:
+            fraction: between 0 (t_{k-1}) and 1 (t_k).
+            previous: the sample at t_{k-1}.
+            next: the sample at t_k.
 
         Example:
             >>> LINEAR.value(0.25, previous=0.0, next=2.0)
             0.5
         """
-        late = self.previous[0] + fraction * self.previous[1], self.next[0] + fraction * self.next[1]
-        return late[0] * previous + late[1] * next
+        weights = self.previous[0] + fraction * self.previous[1], self.next[0] + fraction * self.next[1]
+        return weights[0] * previous + weights[1] * next
 
 
 NEXT = Hold("next", (0.0, 0.0), (1.0, 0.0))

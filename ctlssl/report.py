@@ -104,23 +104,25 @@ def _verdict_of_task(results: xarray.Dataset, task: str) -> str:
     best = ranking[0]
     sentences = [f"{task}: {best} has the best {metric} of the neural models, {_with_spread(scores[best])}"]
     if len(ranking) > 1:
-        sentences[0] += f", {_lead(scores[best] - scores[ranking[1]], metric, ranking[1])}"
+        sentences[0] += f", {_lead(scores[best] - scores[ranking[1]], ranking[1])}"
     sign = 1 if HIGHER_IS_BETTER[metric] else -1
     better = [
         f"{name} ({_with_spread(values)})"
         for name, values in scores.items()
         if name not in ranking and sign * (_mean(values) - _mean(scores[best])) > 0
     ]
+    if "lssl" in ranking[2:]:
+        sentences.append(f"lssl reaches {_with_spread(scores['lssl'])}, {_lead(scores['lssl'] - scores[best], best)}")
     if better:
         sentences.append(f"Simple references that do better on average: {', '.join(better)}")
     sentences += _costs(results, task, ranking)
     return ". ".join(sentences) + "."
 
 
-def _lead(difference: np.ndarray, metric: str, runner_up: str) -> str:
-    """How far ahead, from the differences seed by seed."""
+def _lead(difference: np.ndarray, other: str) -> str:
+    """How far from another model, from the differences seed by seed."""
     lead, spread, seeds = abs(_mean(difference)), _deviation(difference), int(np.isfinite(difference).sum())
-    ahead = f"{lead:.3f} {'above' if HIGHER_IS_BETTER[metric] else 'below'} {runner_up}"
+    ahead = f"{lead:.3f} {'above' if _mean(difference) > 0 else 'below'} {other}"
     if seeds < 2:
         return f"{ahead} (one seed: the spread is unknown)"
     place = "beyond" if lead > spread else "within"

@@ -50,7 +50,12 @@ class StateSpace:
         if self.multi_input:
             if batch or self.B.shape != (N, H) or self.C.shape != (H, N) or self.D.shape != (H,):
                 raise ValueError(f"a multi-input system needs A (), B (N, H), C (H, N), D (H,); found {found}")
-        elif batch not in ((), (H,)) or self.B.shape != (H, N) or self.C.shape != (H, self.heads, N):
+        elif (
+            self.D.ndim != 2
+            or batch not in ((), (H,))
+            or self.B.shape != (H, N)
+            or self.C.shape != (H, self.D.shape[1], N)
+        ):
             raise ValueError(f"a bank needs A () or (H,), B (H, N), C (H, M, N), D (H, M); found {found}")
 
     @property

@@ -243,7 +243,9 @@ def _covid19_death(ds: xr.Dataset) -> Examples:
 
 
 def _covid19_forecast(ds: xr.Dataset) -> Examples:
-    seen, asked = _rows(ds, -np.inf, 72.0), _rows(ds, 72.0, 120.0)
+    # Some results carry a stamp after the discharge; nobody could have been asked for those.
+    in_hospital = ds["time"].values <= ds["discharge"].values[series_of_row(ds)]  # (obs,)
+    seen, asked = _rows(ds, -np.inf, 72.0), _rows(ds, 72.0, 120.0) & in_hospital
     chosen = (ds["discharge"].values > 72.0) & _has_row(ds, seen) & _has_row(ds, asked)
     future = _part(ds, asked, chosen)
     return Examples(

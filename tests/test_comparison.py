@@ -164,6 +164,21 @@ class TestPlan:
     def test_all_models(self):
         assert set(plan(models="all").models) == {**comparison.MODELS, **comparison.BASELINES}.keys()
 
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"models": {}},
+            {"seeds": "12"},
+            {"seeds": 2.5},
+            {"width": 0},
+            {"threads": 1.5},
+            {"lengths": (16, 0)},
+        ],
+    )
+    def test_numbers_that_cannot_be_are_refused_before_anything_is_trained(self, wrong):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))[:-1]}|No model"):
+            plan(**wrong)
+
     @pytest.mark.parametrize("task", ["death", "covid19/death", ["death"], TASKS["covid19/death"]])
     def test_ways_to_name_a_task(self, task):
         assert list(plan(task=task).tasks) == ["covid19/death"]

@@ -87,7 +87,14 @@ def test_bad_inputs_are_refused():
         (lambda: layer(u[:1], dt[:1], state=state), "state"),
         (lambda: layer(u, dt, state=torch.zeros(2, 3, 6)), "state"),
         (lambda: layer(u, dt, view="fourier"), "recurrence"),
-        (lambda: layer.step(u, 1.0, state), "batch, length"),
+        (lambda: layer.step(u, 1.0, state), r"one observation, u \(2, 3\)"),
+        (lambda: layer.step(u[:, 0], 1.0, None), "initial_state"),
+        (lambda: layer.step(u[:, 0], 1.0, (None, None)), "state needs"),
+        (lambda: layer.peek(None, 1.0), "initial_state"),
+        (lambda: layer(u, "a"), "real numbers"),
+        (lambda: layer(u, 1e300, rate=1e300), "not finite"),
+        (lambda: layer(u, dt, lengths=torch.ones(2, dtype=torch.bool)), "integers"),
+        (lambda: layer(u * torch.nan, dt, view="integration"), "gave up"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

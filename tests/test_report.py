@@ -76,3 +76,9 @@ def test_how_costs_grow_with_length():
     )
     assert verdict(grown).splitlines()[-1] == sentence
     assert markdown(grown).rstrip().endswith(sentence)
+
+
+def test_where_lssl_stands_when_it_is_neither_first_nor_second():
+    behind = results()
+    behind["auroc"].loc[{"task": "toy/death", "model": "lssl"}] = [0.70, 0.72, 0.74]
+    assert "lssl reaches 0.720 ± 0.020, 0.187 below gru, beyond the spread" in verdict(behind).splitlines()[0]

@@ -69,7 +69,8 @@ class TestWindows:
         assert cells(examples.series, examples.ids, channels(covid19)) == in_window(covid19, expected, -1, 72)
         asked = (~examples.query_times.isnan()).sum(dim=1)
         targets = TimeSeries(examples.targets, examples.query_times, examples.target_observed, asked)
-        assert cells(targets, examples.ids, channels(covid19)) == in_window(covid19, expected, 72, 120)
+        wanted = {cell for cell in in_window(covid19, expected, 72, 120) if cell[1] <= stay.loc[cell[0], "discharge"]}
+        assert cells(targets, examples.ids, channels(covid19)) == wanted
         assert len(expected) == 155
 
     def test_every_row_shows_something(self, name, covid19):
@@ -87,7 +88,10 @@ class TestWindows:
         stay = covid19["discharge"]
         longer = covid19.assign(discharge=stay.where(stay <= TASKS[name].window, 3 * stay))
         for part, other in zip(parts(prepare(name, 1, longer)), parts(prepare(name, 1, covid19)), strict=True):
-            same(part, other)
+            same(replace(part, **_NO_ANSWERS), replace(other, **_NO_ANSWERS))
+
+
+_NO_ANSWERS = {"query_times": None, "targets": None, "target_observed": None}
 
 
 def parts(split):

@@ -17,7 +17,7 @@ def check_inputs(u: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
         raise ValueError(f"u needs shape (batch, length, {channels}); found {found}")
     if u.is_complex():
         raise TypeError("u must be real; pass real and imaginary parts as channels")
-    return u.to(torch.promote_types(u.dtype, dtype))
+    return u.to(torch.promote_types(torch.promote_types(u.dtype, dtype), torch.float32))
 
 
 def check_lengths(lengths: Tensor | None, u: Tensor) -> Tensor | None:
@@ -25,7 +25,7 @@ def check_lengths(lengths: Tensor | None, u: Tensor) -> Tensor | None:
     if lengths is None:
         return None
     lengths = torch.as_tensor(lengths, device=u.device)
-    if lengths.shape != u.shape[:1] or lengths.is_floating_point():
+    if lengths.shape != u.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ValueError(f"lengths need {u.shape[0]} integers; found {lengths.dtype} of shape {tuple(lengths.shape)}")
     wrong = ((lengths < 0) | (lengths > u.shape[1])).nonzero()
     if len(wrong):
@@ -38,6 +38,7 @@ def check_queries(is_query: Tensor | None, u: Tensor) -> Tensor | None:
     """Query flags (B, L) or (L,), boolean; None if there is none."""
     if is_query is None:
         return None
+    is_query = torch.as_tensor(is_query, device=u.device)
     if is_query.dtype != torch.bool or is_query.shape not in (u.shape[:2], u.shape[1:2]):
         found = f"{is_query.dtype} of shape {tuple(is_query.shape)}"
         raise ValueError(f"is_query needs booleans of shape {tuple(u.shape[:2])}; found {found}")
@@ -48,7 +49,7 @@ def check_state(state: State | None, u: Tensor, x_shape: tuple[int, int], channe
     """A state that belongs to this layer and batch."""
     if state is None:
         return None
-    if not isinstance(state, tuple) or len(state) != 2:
+    if not (isinstance(state, tuple) and len(state) == 2 and all(isinstance(part, Tensor) for part in state)):
         raise ValueError(f"state needs what forward, step or initial_state returned; found {type(state).__name__}")
     expected = ((u.shape[0], *x_shape), (u.shape[0], channels))
     found = (tuple(state[0].shape), tuple(state[1].shape))
@@ -80,12 +81,19 @@ def read_gaps(dt: Tensor | float | None, rate: Tensor | float, u: Tensor, length
     wrong = ~((rate > 0) & rate.isfinite())
     if wrong.any():
         raise ValueError(f"rate must be positive and finite; found {rate[wrong].flatten()[0].item()}")
-    if rate.ndim:
-        return dt * rate.reshape(-1, 1)
     # One number stays one number, expanded: the convolution may then learn it.
-    return (dt[0, 0] * rate).expand(B, L) if alone and dt.numel() else dt * rate
+    one = alone and not rate.ndim and dt.numel() > 0
+    gaps = (dt[0, 0] * rate).expand(B, L) if one else dt * (rate.reshape(-1, 1) if rate.ndim else rate)
+    if not gaps.isfinite().all():
+        raise ValueError("dt times rate is not finite; scale the times to a sensible unit")
+    return gaps
 
 
 def _float64(value: Tensor | float, u: Tensor) -> Tensor:
     # A number must not pass through the default dtype: 0.1 in float32 is another gap.
-    return torch.as_tensor(value, dtype=torch.float64, device=u.device)
+    try:
+        if isinstance(value, Tensor) and value.is_complex():
+            raise TypeError("complex")
+        return torch.as_tensor(value, dtype=torch.float64, device=u.device)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"dt and rate need real numbers; found {value!r:.60}") from error

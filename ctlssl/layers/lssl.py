@@ -157,14 +157,15 @@ class LSSL(nn.Module):
         if self.bidirectional and state is not None:
             raise ValueError("a bidirectional layer reads the whole series: it takes no state")
         state = check_state(state, u, self._state_shape(), self.channels)
-        single = (given is None or torch.as_tensor(given).ndim == 0 for given in (dt, rate))
-        regular = is_query is None and all(single)
+        one_gap = all(given is None or torch.as_tensor(given).ndim == 0 for given in (dt, rate))
+        regular = is_query is None and one_gap
         run = self._runner(view, regular, u.shape[1])
         with torch.autocast(u.device.type, enabled=False):  # half precision would lose the phases
             response = run(self.system(), self.method, u, gaps, state, lengths, is_query)
             if not self.bidirectional:
                 return response
-            place, gaps = reversed_rows(gaps, lengths, is_query)
+            place, reversed_gaps = reversed_rows(gaps, lengths, is_query)
+            gaps = gaps if regular else reversed_gaps
             turned = u.gather(1, place[..., None].expand_as(u))
             flags = None if is_query is None else is_query.gather(1, place)
             back = run(self.system(reverse=True), self.method, turned, gaps, None, lengths, flags)
@@ -183,6 +184,9 @@ class LSSL(nn.Module):
             ValueError: a bidirectional layer, or shapes that do not fit.
         """
         self._refuse_bidirectional("step")
+        state = self._own_state(state)
+        if not isinstance(u, Tensor) or u.ndim != 2:
+            raise ValueError(f"step takes one observation, u ({len(state.u)}, {self.channels}); found {_shape(u)}")
         y, state = self(u[:, None], _one_column(dt), state=state, view="recurrence")
         return y[:, 0], state
 
@@ -201,14 +205,16 @@ class LSSL(nn.Module):
             ValueError: a bidirectional layer, or shapes that do not fit.
         """
         self._refuse_bidirectional("peek")
-        several = isinstance(dt, Tensor) and dt.ndim == 2
-        dt = dt if several else _one_column(dt)
-        Q = dt.shape[1] if isinstance(dt, Tensor) and dt.ndim == 2 else 1
+        state, column = self._own_state(state), _one_column(dt)
         if u is None:
             u = torch.zeros_like(state.u) if self.method.hold.kick else state.u
-        u = u[:, None].expand(-1, Q, -1) if u.ndim == 2 else u
+        several = torch.as_tensor(dt).ndim == 2 or u.ndim == 3
+        if u.ndim == 2:
+            u = u[:, None].expand(-1, column.shape[1] if torch.as_tensor(column).ndim == 2 else 1, -1)
         asked = torch.ones(u.shape[:2], dtype=torch.bool, device=u.device)
-        y, _ = self(u, dt, state=state, is_query=asked, view="recurrence")
+        if torch.as_tensor(column).ndim == 2:
+            column = torch.as_tensor(column).expand(-1, u.shape[1])
+        y, _ = self(u, column, state=state, is_query=asked, view="recurrence")
         return y if several else y[:, 0]
 
     def initial_state(self, batch: int) -> State:
@@ -265,13 +271,27 @@ class LSSL(nn.Module):
     def _state_shape(self) -> tuple[int, int]:
         return (1 if self.multi_input else self.channels), self.state_size
 
+    def _own_state(self, state: State) -> State:
+        """A state handed to step or peek, which need one."""
+        if state is None:
+            raise ValueError("step and peek go on from a state: take that of forward, or initial_state(batch)")
+        batch = len(state[1]) if isinstance(state, tuple) and len(state) == 2 and hasattr(state[1], "__len__") else 0
+        return check_state(state, self.C.new_empty(batch, 0), self._state_shape(), self.channels)
+
     def _refuse_bidirectional(self, call: str) -> None:
         if self.bidirectional:
             raise ValueError(f"a bidirectional layer has no causal state: {call} needs bidirectional=False")
 
 
 def _one_column(dt: Tensor | float | None) -> Tensor | float | None:
-    return dt[:, None] if isinstance(dt, Tensor) and dt.ndim == 1 else dt
+    if dt is None or isinstance(dt, int | float):
+        return dt
+    dt = torch.as_tensor(dt)
+    return dt[:, None] if dt.ndim == 1 else dt
+
+
+def _shape(u: object) -> str:
+    return f"shape {tuple(u.shape)}" if isinstance(u, Tensor) else type(u).__name__
 
 
 def _name_of(structure: type[StateMatrix]) -> str:

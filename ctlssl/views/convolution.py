@@ -9,9 +9,12 @@ from ctlssl.discretization import Discretization
 from ctlssl.state_space import StateSpace
 from ctlssl.views.krylov import convolution_kernel, krylov, power_apply, uniform_matrices
 from ctlssl.views.recurrence import recurrence
-from ctlssl.views.response import Response, Rows, State
+from ctlssl.views.response import Response, Rows, State, refuse_growth
 
 __all__ = ["convolution"]
+
+_SAME_GAP = 1e-5
+"""Relative difference up to which gaps count as one."""
 
 
 def convolution(
@@ -32,7 +35,7 @@ def convolution(
         system: the continuous system, float64 preferred.
         method: the discretization.
         u: inputs, (B, L, H).
-        dt: gap before each row, (B, L), all equal but the first of each series.
+        dt: gap before each row, (B, L), all equal to 1e-5 but the first of each series.
         state: state before the first row; zeros if None.
         lengths: rows of each series, (B,); L if None.
         is_query: must be None or all False.
@@ -48,19 +51,25 @@ def convolution(
         raise ValueError("the convolution view has no state to ask between samples; use view='recurrence' for queries")
     _check_gradient(dt)
     B, L, _ = u.shape
+    if B == 0 or L == 0:
+        return recurrence(system, method, u, dt, state, lengths)
     rows = Rows.of(system, u, dt, state, lengths, None)
     gap = _uniform_gap(rows.dt, rows.inside)
-    if L == 0:
-        return recurrence(system, method, u, dt, state, lengths)
-    if state is None and bool((rows.dt[:, 0] == gap).logical_or(~rows.inside[:, 0]).all()):
-        y, x = _from_rest(system, method, rows.u, gap, rows.inside.sum(1))
+    response = _convolved(system, method, rows, gap, fresh=state is None)
+    refuse_growth(system, method, rows, response)
+    return response
+
+
+def _convolved(system: StateSpace, method: Discretization, rows: Rows, gap: Tensor, fresh: bool) -> Response:
+    lengths = rows.inside.sum(1)
+    if fresh and bool((rows.dt[:, 0] == gap).logical_or(~rows.inside[:, 0]).all()):
+        y, x = _from_rest(system, method, rows.u, gap, lengths)
         y = torch.where(rows.inside[..., None], y, 0)
         return Response(y, State(x, rows.last))
-    lengths = rows.inside.sum(1)
-    first = recurrence(system, method, rows.u[:, :1], rows.dt[:, :1], state, lengths.clamp(max=1))
+    first = recurrence(system, method, rows.u[:, :1], rows.dt[:, :1], rows.start, lengths.clamp(max=1))
     rest = (lengths - 1).clamp(min=0)
     y, x = _from_rest(system, method, rows.u[:, 1:], gap, rest)
-    fading, faded = _fading(system, method, first.state, gap, L - 1, rest)
+    fading, faded = _fading(system, method, first.state, gap, rows.u.shape[1] - 1, rest)
     y = torch.cat([first.y, y + fading], dim=1)
     y = torch.where(rows.inside[..., None], y, 0)
     x = torch.where((rest > 0)[:, None, None], x + faded, first.state.x)
@@ -83,15 +92,14 @@ def _uniform_gap(dt: Tensor, inside: Tensor) -> Tensor:
         return (seen[0] if seen.numel() else dt.new_ones(())).to(torch.float64)
     series, row = counted.nonzero()[0].tolist()
     gap = later[series, row]
-    # Differences of float64 times on a regular grid agree to the rounding of the times, not of the gaps.
-    tolerance = 1e-9 if dt.dtype == torch.float64 else 1e-6
-    differs = counted & ((later - gap).abs() > tolerance * gap.abs())
+    # Gaps of a regular grid carry the rounding of its times: in seconds since 1970, 2e-7 s.
+    differs = counted & ((later - gap).abs() > _SAME_GAP * gap.abs())
     if differs.any():
         where = differs.nonzero()[0].tolist()
         found = later[tuple(where)].item()
         raise ValueError(
-            f"the convolution view needs one gap: series {series}, position {row + 1} has {gap.item():.6g}, but series "
-            f"{where[0]}, position {where[1] + 1} has {found:.6g}; use view='recurrence' for an irregular grid"
+            f"the convolution view needs one gap: series {series}, position {row + 1} has {gap.item():.9g}, but series "
+            f"{where[0]}, position {where[1] + 1} has {found:.9g}; use view='recurrence' for an irregular grid"
         )
     return gap.to(torch.float64)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ctlssl.discretization import Discretization
 from ctlssl.state_space import StateSpace
+from ctlssl.views.recurrence import recurrence
 from ctlssl.views.response import Response, Rows, State
 
 __all__ = ["Integration", "integration"]
@@ -69,18 +70,27 @@ def integration(
         solver: solver and tolerances.
 
     Raises:
-        ValueError: an unknown solver.
+        ValueError: an unknown solver, or one that cannot finish a gap.
 
     References:
         Chen (2018), torchdiffeq; Chen, Rubanova, Bettencourt, Duvenaud (2018), Neural ordinary differential equations.
     """
+    if u.shape[0] == 0:
+        return recurrence(system, method, u, dt, state, lengths, is_query)
     rows = Rows.of(system, u, dt, state, lengths, is_query)
     system = system.to(u.dtype)
     x, shown, evaluations = rows.start.x, [], 0
     for k in range(u.shape[1]):
         # A field of its own for each gap: the adjoint equation asks it again in the backward pass.
         field = _HeldField(system, method, rows, k)
-        seen = _solve(field, x, solver)
+        try:
+            seen = _solve(field, x, solver)
+        except AssertionError as error:  # the solver's only word where it cannot finish
+            reason = str(error).splitlines()[0][:100] if str(error) else "no reason given"
+            raise ValueError(
+                f"position {k}: {solver.method} gave up ({reason}); loosen the tolerances, look for NaN in the inputs, "
+                "or use view='recurrence'"
+            ) from error
         evaluations += field.evaluations
         if method.hold.kick:
             seen = seen + method.hold.kick * system.driven(rows.u[:, k])
@@ -102,8 +112,7 @@ class _HeldField(nn.Module):
 
     def forward(self, s: Tensor, x: Tensor) -> Tensor:
         self.evaluations += 1
-        late = self.hold.previous[0] + s * self.hold.previous[1], self.hold.next[0] + s * self.hold.next[1]
-        drive = self.system.driven(late[0] * self.previous + late[1] * self.following)  # (B, G, N)
+        drive = self.system.driven(self.hold.value(s, self.previous, self.following))  # (B, G, N)
         return self.gap * (self.system.A.matmul(x) + drive)
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ctlssl.discretization import Discretization
-from ctlssl.kernels import linear_scan
+from ctlssl.kernels import diagonal_bank, diagonal_states
 from ctlssl.state_matrices import Diagonal
-from ctlssl.state_matrices.diagonal import join_pairs, multiply, split_pairs
+from ctlssl.state_matrices.diagonal import join_pairs
 from ctlssl.state_space import StateSpace
-from ctlssl.views.response import Response, Rows, State
+from ctlssl.views.response import Response, Rows, State, refuse_growth
 
 __all__ = ["recurrence"]
 
@@ -50,19 +50,17 @@ def recurrence(
     """
     rows = Rows.of(system, u, dt, state, lengths, is_query)
     if isinstance(system.A, Diagonal):
-        x, last = _scan(system, method, rows)
+        y, last = _diagonal(system, method, rows)
     elif method.needs_table(system.A):
         x, last = _tabulated(system, method, rows)
+        y = system.to(u.dtype).read(x, rows.u)
     else:
         x, last = _structured(system, method, rows)
-    y = torch.where(rows.inside[..., None], system.to(u.dtype).read(x, rows.u), 0)  # (B, L, H * M)
-    if method.rule.growing and not torch.isfinite(y.detach()).all() and torch.isfinite(rows.u.detach()).all():
-        z = rows.dt.max() * system.poles().detach().abs().max()
-        raise ValueError(
-            f"{method.name} grew without bound: max |1 + h lambda| is about {abs(1 + z.item()):.3g} at the largest gap "
-            "times the step size; use a rule with alpha >= 1/2, or zoh"
-        )
-    return Response(y, State(last, rows.last))
+        y = system.to(u.dtype).read(x, rows.u)
+    y = torch.where(rows.inside[..., None], y, 0)  # (B, L, H * M)
+    response = Response(y, State(last, rows.last))
+    refuse_growth(system, method, rows, response)
+    return response
 
 
 def _drives(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor | None, ...]:
@@ -76,34 +74,22 @@ def _drives(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Ten
     return parts[0], parts[1] if method.ramped else None, None
 
 
-def _scan(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
-    """Diagonal A: every coefficient at once, then one elementwise scan."""
-    dtype = torch.promote_types(rows.u.dtype, torch.complex64)
-    gaps, place = _distinct(rows.dt)
-    h = gaps.to(torch.float64)[:, None, None]  # (U, 1, 1)
-    power, held, *ramp = method.rule.scalars(h * system.A.poles.to(torch.complex128), method.ramped)  # (U, G, n)
-
-    def spread(coefficient: Tensor) -> Tensor:
-        return coefficient.to(dtype).index_select(0, place.flatten()).unflatten(0, place.shape)  # (B, L, G, n)
-
-    first, second, kick = _drives(system, method, rows)
-    if kick is None:
-        addition = multiply(split_pairs(first), spread(h * held))
-        if method.ramped:
-            addition = addition + multiply(split_pairs(second), spread(h * ramp[0]))
-    else:
-        addition = split_pairs(kick)
-    power = spread(power)
-    commits = rows.commits[..., None, None]
-    start = split_pairs(rows.start.x)  # (B, G, n)
-    committed = linear_scan(torch.where(commits, power, 1), torch.where(commits, addition, 0), start)
-    if torch.equal(rows.commits, rows.inside):
-        shown = committed
-    else:
-        before = torch.cat([start[:, None], committed[:, :-1]], dim=1)  # (B, L, G, n)
-        shown = torch.where(commits, committed, multiply(power, before) + addition)
-    last = committed[:, -1] if committed.shape[1] else start
-    return join_pairs(shown), join_pairs(last)
+def _diagonal(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
+    """Diagonal A: y (B, L, H * M) and the last state, by a scan that never holds the states of a bank."""
+    cast, hold = system.to(rows.u.dtype), method.hold
+    alpha = getattr(method.rule, "alpha", -1.0)
+    kinds = torch.where(rows.commits, 1, torch.where(rows.inside, 2, 0)).to(torch.uint8)  # (B, L)
+    poles = join_pairs(system.A.poles.to(torch.complex128)).expand(system.groups, -1)  # (G, 2 n)
+    gaps = rows.dt.to(torch.float64)
+    if system.multi_input:
+        first, second, kick = _drives(system, method, rows)
+        first = first if kick is None else kick
+        x, last = diagonal_states(first, second, gaps, kinds, poles, rows.start.x, kick is not None, alpha)
+        return cast.read(x, rows.u), last
+    weights = (*(w for pair in (hold.previous, hold.next) for w in pair), hold.kick)
+    held = rows.held if any(hold.previous) else None
+    y, last = diagonal_bank(rows.u, held, gaps, kinds, poles, cast.B, cast.C, rows.start.x, weights, alpha)
+    return (y + cast.D * rows.u[..., None]).flatten(-2), last  # (B, L, H * M)
 
 
 def _structured(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ctlssl.discretization import Discretization
 from ctlssl.state_space import StateSpace
 
-__all__ = ["Response", "Rows", "State"]
+__all__ = ["Response", "Rows", "State", "refuse_growth"]
 
 
 class State(NamedTuple):
@@ -92,3 +93,19 @@ class Rows:
         committed = inputs.gather(1, before[..., None].expand(-1, -1, u.shape[-1]))
         start = State(state.x.to(u.dtype), state.u.to(u.dtype))
         return cls(u, committed[:, :-1], dt, commits, inside, start, committed[:, -1])
+
+
+def refuse_growth(system: StateSpace, method: Discretization, rows: Rows, response: Response) -> None:
+    """Refuse outputs or states that a rule which is not A-stable has blown up.
+
+    Raises:
+        ValueError: naming the largest growth factor of a forward step, max |1 + h lambda|.
+    """
+    if not method.rule.growing or not rows.u.detach().isfinite().all():
+        return
+    if not all(part.detach().isfinite().all() for part in (response.y, response.state.x)):
+        factor = (1 + rows.dt.detach().max() * system.poles().detach()).abs().max().item()
+        raise ValueError(
+            f"{method.name} grew without bound: max |1 + h lambda| is {factor:.3g} at the largest gap times the step "
+            "size; use a rule with alpha >= 1/2, or zoh"
+        )
