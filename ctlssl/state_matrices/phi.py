@@ -60,8 +60,12 @@ class _Phi(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (z,) = ctx.saved_tensors
         values = _Phi.apply(z, len(grads))
-        slopes = [value - k * values[k + 1] for k, value in enumerate(values[:-1])]
-        slopes[0] = values[0]
+        near = z.abs() < 1
+        divisor = torch.where(near, 1, z)
+        slopes = [values[0]]
+        for k, value in enumerate(values[1:-1], start=1):
+            # The first form cancels at large |z|, the second (from z phi_k = phi_{k-1} - 1/(k-1)!) at small.
+            slopes.append(torch.where(near, value - k * values[k + 1], (slopes[-1] - value) / divisor))
         return sum(grad * slope.conj() for grad, slope in zip(grads, slopes, strict=True)), None
 
 
