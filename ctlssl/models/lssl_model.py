@@ -54,7 +54,7 @@ class LSSLModel(Model):
         width: int = 32,
         *,
         layers: int = 1,
-        state_size: int = 64,
+        state_size: int = 16,
         structure: str = "diagonal",
         measure: str = "legs",
         method: str = "zoh",
