@@ -81,6 +81,10 @@ def difference(times: Tensor, first: float | Tensor, inside: Tensor, per_unit: f
     start = torch.as_tensor(first, dtype=torch.float64, device=times.device)
     if start.ndim and start.shape != times.shape[:1]:
         raise ValueError(f"first must be one number or one per series ({times.shape[0]},), found {tuple(start.shape)}.")
+    if not bool(((start >= 0) & torch.isfinite(start)).all()):
+        raise ValueError(
+            f"the first gap must be finite and not negative, found {start.detach().reshape(-1)[:3].tolist()}."
+        )
     start = start.reshape(-1, 1).expand(times.shape[0], 1)[:, : times.shape[1]]  # (B, 1), or nothing where L = 0
     dt = torch.cat([start, steps], dim=1)  # (B, L)
     return torch.where(inside, dt, torch.zeros_like(dt))

@@ -143,7 +143,7 @@ class StateSpace:
         """A continuous scipy.signal.StateSpace as a bank (one input) or a multi-input system.
 
         Args:
-            system: anything `scipy.signal.StateSpace` takes as its one argument, or such an object.
+            system: a `scipy.signal.lti` object in any of its forms (state space, transfer function, zeros and poles).
 
         Raises:
             ValueError: a discrete system, or several inputs with another number of outputs or a D that is not diagonal.

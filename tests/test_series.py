@@ -235,3 +235,9 @@ def test_gaps_refuse_what_is_no_time(times):
 def test_first_gap_may_differ_by_series():
     dt = gaps(torch.zeros(2, 3, dtype=torch.float64), first=torch.tensor([5.0, 7.0]), lengths=[2, 0])
     assert dt.tolist() == [[5.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("first", [-1.0, math.nan, math.inf])
+def test_a_first_gap_that_cannot_be_is_refused(first):
+    with pytest.raises(ValueError, match="first gap must be finite and not negative"):
+        gaps([1.0, 2.0], first=first)
