@@ -20,10 +20,11 @@ __all__ = ["LSSL"]
 
 VIEWS = {"recurrence": recurrence, "convolution": convolution, "integration": integration}
 
-CROSSOVER = 32
+CROSSOVER = 16
 """Length from which view="auto" convolves on a regular grid (benchmarks/crossover.py measures it).
 
-A multi-input diagonal system never does: its scan costs O(N) a row, its kernel is a matrix of H x H.
+A diagonal A on a CPU never does: its fused loop is at least as fast at every length. Nor does a multi-input diagonal
+system anywhere: its kernel is a matrix of H x H.
 """
 
 
@@ -252,7 +253,7 @@ class LSSL(nn.Module):
         if isinstance(view, Integration):
             return lambda *rows: integration(*rows, solver=view)
         if view == "auto":
-            scanned = self.multi_input and self.structure == "diagonal"
+            scanned = self.structure == "diagonal" and (self.multi_input or self.C.device.type == "cpu")
             view = "convolution" if regular and length >= CROSSOVER and not scanned else "recurrence"
         if view not in VIEWS:
             raise ValueError(f"unknown view {view!r}; choose auto, {', '.join(VIEWS)} or an Integration(...)")
