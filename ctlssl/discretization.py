@@ -123,6 +123,9 @@ exact = Exact()
 def gbt(alpha: float) -> GeneralizedBilinear:
     """The generalized bilinear transform with parameter alpha in [0, 1].
 
+    Args:
+        alpha: 0 forward Euler, 1/2 bilinear, 1 backward Euler; stable at every gap from 1/2 on.
+
     Raises:
         ValueError: alpha outside [0, 1].
 

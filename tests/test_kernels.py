@@ -185,3 +185,11 @@ def test_second_derivatives_are_the_twins():
     found = _bank_adjoint(gy, torch.zeros_like(given[7]), kept, *given, False)
     with pytest.raises(RuntimeError, match="plain_torch"):
         found[0].sum().backward()
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+def test_the_room_for_checkpoints_is_what_the_loops_fill(length):
+    from ctlssl.kernels import diagonal, loops
+
+    for keep in (True, False):
+        assert diagonal._checkpoints(torch.zeros(2, 3, 4), length, keep).shape[1] == loops.checkpoints(length, keep)
