@@ -1,1 +1,1 @@
-"""Speed as ratios within one run."""
+"""Speed and memory against peers, as ratios within one run: `python -m benchmarks`."""

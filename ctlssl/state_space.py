@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from ctlssl.state_matrices import Dense, StateMatrix
 from ctlssl.state_matrices.phi import matrix_phi_functions
 
 __all__ = ["StateSpace"]
+
+_Made = TypeVar("_Made")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,20 +46,24 @@ class StateSpace:
     D: Tensor
     multi_input: bool = False
 
+    _made = None
+
     def __post_init__(self) -> None:
-        N, H = self.A.N, self.channels
-        batch = tuple(self.A.batch_shape)
-        found = f"A batch {batch}, N {N}; B {tuple(self.B.shape)}; C {tuple(self.C.shape)}; D {tuple(self.D.shape)}"
+        N, H, batch = self.A.N, self.channels, tuple(self.A.batch_shape)
         if self.multi_input:
             if batch or self.B.shape != (N, H) or self.C.shape != (H, N) or self.D.shape != (H,):
-                raise ValueError(f"a multi-input system needs A (), B (N, H), C (H, N), D (H,); found {found}")
+                raise ValueError(f"a multi-input system needs A (), B (N, H), C (H, N), D (H,); {self._found()}")
         elif (
             self.D.ndim != 2
             or batch not in ((), (H,))
             or self.B.shape != (H, N)
             or self.C.shape != (H, self.D.shape[1], N)
         ):
-            raise ValueError(f"a bank needs A () or (H,), B (H, N), C (H, M, N), D (H, M); found {found}")
+            raise ValueError(f"a bank needs A () or (H,), B (H, N), C (H, M, N), D (H, M); {self._found()}")
+
+    def _found(self) -> str:
+        parts = "; ".join(f"{name} {tuple(getattr(self, name).shape)}" for name in "BCD")
+        return f"found A batch {tuple(self.A.batch_shape)}, N {self.A.N}; {parts}"
 
     @property
     def channels(self) -> int:
@@ -94,12 +101,41 @@ class StateSpace:
     def read(self, x: Tensor, u: Tensor) -> Tensor:
         """The outputs C x + D u as (..., H * M), x (..., G, N), u (..., H)."""
         if self.multi_input:
-            return _project(x[..., 0, :], self.C) + self.D * u  # (..., H)
+            return torch.addcmul(_project(x[..., 0, :], self.C), self.D, u)  # (..., H)
         return ((self.C * x[..., None, :]).sum(-1) + self.D * u[..., None]).flatten(-2)  # (..., H * M)
 
     def to(self, dtype: torch.dtype) -> StateSpace:
         """The same system with every tensor in another dtype."""
-        return StateSpace(self.A.to(dtype), self.B.to(dtype), self.C.to(dtype), self.D.to(dtype), self.multi_input)
+        return self.derived(dtype, lambda: self._cast(dtype))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what `derived` is asked for is made once."""
+        return self._made is not None
+
+    def remembering(self) -> StateSpace:
+        """The same system, which makes what `derived` is asked for once: for who never changes its tensors in place."""
+        same = dataclasses.replace(self)
+        object.__setattr__(same, "_made", {})
+        return same
+
+    def derived(self, key: Hashable, make: Callable[[], _Made]) -> _Made:
+        """What `make` makes of the system's tensors; made once, and then the same object, by one that is remembering.
+
+        Args:
+            key: names what is made, and all it depends on beside the system.
+            make: makes it.
+        """
+        if self._made is None:
+            return make()
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def _cast(self, dtype: torch.dtype) -> StateSpace:
+        parts = (part.to(dtype) for part in (self.A, self.B, self.C, self.D))
+        cast = StateSpace(*parts, self.multi_input)
+        return cast.remembering() if self.remembers else cast
 
     def to_dense(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A, B, C, D as tensors: (H, N, N) (H, N) (H, M, N) (H, M), or (N, N) (N, H) (H, N) (H,) if multi_input."""
@@ -189,7 +225,9 @@ def _project(x: Tensor, matrix: Tensor) -> Tensor:
     last bit when queries join the series. All sizes are filled up to whole tiles.
     """
     (M, K), rows = matrix.shape, x.reshape(-1, x.shape[-1])
-    beyond = -K % _TILE
-    rows = torch.nn.functional.pad(rows, (0, beyond, 0, -len(rows) % _TILE))
-    filled = torch.nn.functional.pad(matrix, (0, beyond, 0, -M % _TILE))
-    return (rows @ filled.mT)[: x[..., 0].numel(), :M].reshape(*x.shape[:-1], M)
+    count, beyond = len(rows), -K % _TILE
+    if count % _TILE or beyond:
+        rows = torch.nn.functional.pad(rows, (0, beyond, 0, -count % _TILE))
+    if M % _TILE or beyond:
+        matrix = torch.nn.functional.pad(matrix, (0, beyond, 0, -M % _TILE))
+    return (rows @ matrix.mT)[:count, :M].reshape(*x.shape[:-1], M)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ctlssl import hippo
-from ctlssl.layers.lssl import CROSSOVER
+from ctlssl.layers.view_choice import crossover_length
 from ctlssl.views import Integration
 from tests.contracts import (
     KIND_PARAMS,
@@ -22,6 +22,8 @@ from tests.contracts import (
 )
 from tests.problems import METHODS as TRUTHS
 from tests.problems import relative_error
+
+ROWS = 2 * crossover_length("dplr", False, "cpu", tabulated=True)  # where "auto" convolves
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_the_layer_is_linear():
 def test_views_of_the_layer_agree(structure, multi_input):
     rng = generator("layer views", structure.name, multi_input)
     layer = make_layer(structure.name, "foh", multi_input)
-    u, _ = layer_batch(rng, 2, 2 * CROSSOVER)
+    u, _ = layer_batch(rng, 2, ROWS)
     _, state = layer(*layer_batch(rng, 2, 3))
     expected, final = layer(u, 0.2, state=state, view="recurrence")
     for view, tolerance in (("convolution", 1e-11), ("auto", 1e-11)):
@@ -141,12 +143,12 @@ def test_auto_never_looks_at_the_data():
     """A regular grid given as a tensor of gaps is stepped; a number is convolved, whatever its size."""
     rng = generator("auto")
     layer = make_layer("dplr", "zoh")
-    u, _ = layer_batch(rng, 2, 2 * CROSSOVER)
-    gaps = torch.full((2, 2 * CROSSOVER), 0.2, dtype=torch.float64)
+    u, _ = layer_batch(rng, 2, ROWS)
+    gaps = torch.full((2, ROWS), 0.2, dtype=torch.float64)
     assert same_bits(layer(u, gaps)[0], layer(u, gaps, view="recurrence")[0])
     assert same_bits(layer(u, 0.2)[0], layer(u, 0.2, view="convolution")[0])
     assert same_bits(layer(u[:, :3], 0.2)[0], layer(u[:, :3], 0.2, view="recurrence")[0])
-    flags = torch.zeros(2, 2 * CROSSOVER, dtype=torch.bool)
+    flags = torch.zeros(2, ROWS, dtype=torch.bool)
     flags[0, 3] = True
     assert same_bits(layer(u, 0.2, is_query=flags)[0], layer(u, 0.2, is_query=flags, view="recurrence")[0])
     stepped = make_layer("diagonal", "zoh")  # its fused loop is the faster one at any length on a CPU
@@ -156,8 +158,8 @@ def test_auto_never_looks_at_the_data():
 def test_every_form_of_dt():
     rng = generator("dt")
     layer = make_layer("dplr", "zoh")
-    u, dt = layer_batch(rng, 2, 2 * CROSSOVER)
-    ones = torch.ones(2, 2 * CROSSOVER, dtype=torch.float64)
+    u, dt = layer_batch(rng, 2, ROWS)
+    ones = torch.ones(2, ROWS, dtype=torch.float64)
     expected, _ = layer(u, ones)
     for given in (None, 1, 1.0, torch.tensor(1), ones[0], ones.float(), ones.long(), np.float64(1.0)):
         assert relative_error(layer(u, given)[0].detach(), expected.detach()) < 1e-11

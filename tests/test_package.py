@@ -34,7 +34,8 @@ def imported():
 
 
 def test_dependencies_are_the_imports():
-    assert {normal(requirement) for requirement in PROJECT["dependencies"]} == imported()
+    with_torch = {"triton"}  # comes with torch where there is a GPU, and is looked for, not required
+    assert {normal(requirement) for requirement in PROJECT["dependencies"]} == imported() - with_torch
 
 
 def test_every_requirement_has_a_tested_version():

@@ -1,145 +1,195 @@
-"""A bank of diagonal single-input systems: discretize, step and read in one loop over time, and the way back.
+"""A bank of diagonal single-input systems: discretize, step and read in one loop over time.
 
-Every function runs the tasks first <= task < last; a task is one slot of the batch and a group of channels, so that
-no two write to one place and sums are taken in one order, whoever runs them.
+A task is a series and the channels that share a vector, or one channel that fills several, so that no two write to
+one place and sums are taken in one order, whoever runs them. Arrays are flat; `sizes` says how they are laid out.
 """
 
 from __future__ import annotations
 
-from ctlssl.kernels import compiled_blocks as blocks
-from ctlssl.kernels import compiled_lanes as lanes
-from ctlssl.kernels.compiled_numbers import compiled
-from ctlssl.kernels.compiled_vectors import LANES, borrowed, lane_sum
+from ctlssl.kernels.compilation import compiled
+from ctlssl.kernels.compiled_diagonal import (
+    DRIVE,
+    INPUT,
+    RAMP,
+    SLOTS,
+    STILL,
+    STRIDE,
+    TRACE,
+    advance,
+    growth,
+    slope,
+    trace_row,
+)  # fmt: skip
+from ctlssl.kernels.compiled_exponential import second_order
+from ctlssl.kernels.compiled_pairs import keep, pair, real_part, scaled, times
+from ctlssl.kernels.compiled_simd import as_number, lanes, load, pointer, splat, store, total
 
-__all__ = ["STRIDE", "bank_backward", "bank_forward"]
-
-STRIDE = 64
-"""Rows between two checkpoints of the state."""
-
-INPUT, X, GX, GPOLE, GGAP = lanes.INPUT, lanes.X, lanes.GX, lanes.GPOLE, lanes.GGAP
+__all__ = ["bank_forward", "channel_sums", "deal", "deal_inputs", "run"]
 
 
-@compiled
-def _load(poles, B, C, block, local, fixed, outputs):
-    blocks.load(poles, block, local, fixed)
-    blocks.gather(B, block, fixed, INPUT)
-    outputs[:] = 0
-    for m in range(C.shape[0]):
-        blocks.gather(C[m], block, outputs[m], 0)
+@compiled(inside=True)
+def deal(target, place, values, rows, channels, width):
+    """Numbers of rows (rows, channels) to the lanes of each channel, a vector a row."""
+    W = lanes(target)
+    if channels == 1:
+        like = load(target, place)
+        for k in range(rows):
+            store(target, place + k * W, splat(values[k], like))
+        return
+    for k in range(rows):
+        for c in range(channels):
+            for j in range(width):
+                target[place + k * W + c * width + j] = values[k * channels + c]
+        for j in range(channels * width, W):  # an infinity left there would make NaN of what is 0
+            target[place + k * W + j] = 0
+
+
+@compiled(inside=True)
+def channel_sums(values, source, place, rows, channels, width):
+    """The way back: sums over the lanes of each channel."""
+    W = lanes(source)
+    if channels == 1:
+        for k in range(rows):
+            values[k] = total(load(source, place + k * W))
+        return
+    for k in range(rows):
+        for c in range(channels):
+            start = place + k * W + c * width
+            value = source[start]
+            for j in range(1, width):
+                value += source[start + j]
+            values[k * channels + c] = value
+
+
+@compiled(inside=True)
+def mixed_inputs(values, of_held, of_now, H, channels, u, start, before, first_row, rows, row, b, channel):
+    """Inputs of rows (rows, channels), weighted with those of the observation before."""
+    for k in range(rows):
+        for c in range(channels):
+            values[k * channels + c] = of_now * u[(first_row + row + k) * H + channel + c]
+    if of_held == 0:
+        return
+    for k in range(rows):
+        earlier = before[first_row + row + k]
+        for c in range(channels):
+            held = u[(first_row + earlier) * H + channel + c] if earlier >= 0 else start[b * H + channel + c]
+            values[k * channels + c] += of_held * held
+
+
+@compiled(inside=True)
+def deal_inputs(drives, values, sizes, hold, u, start, gaps, before, b, channel, channels, row, rows):
+    """Inputs weighted for F, and for G per unit of time, of rows of series b from `row` on."""
+    W, H, first_row = lanes(u), sizes.channels, b * sizes.rows
+    p_F, p_G, n_F, n_G, _ = hold
+    given = (H, channels, u, start, before, first_row, rows, row, b, channel)
+    mixed_inputs(values, as_number(u, p_F), as_number(u, n_F), *given)
+    deal(drives, 0, values, rows, channels, sizes.width)
+    if p_G != 0 or n_G != 0:
+        mixed_inputs(values, as_number(u, p_G), as_number(u, n_G), *given)
+        for k in range(rows):
+            inverse = slope(gaps[first_row + row + k])
+            for c in range(channels):
+                values[k * channels + c] *= inverse
+        deal(drives, STRIDE * W, values, rows, channels, sizes.width)
+
+
+@compiled(inline=True)
+def _rows(
+    fixed, base, turns64, top, mode, C, at, heads, fresh, drives, gaps, kinds, row, count, x, place, room, results
+):  # fmt: skip
+    W = lanes(fixed)
+    alpha, ramp, kick, still = mode
+    state, driver = pair(x, place), pair(fixed, base + (INPUT if kick else DRIVE) * W)
+    for k in range(count):
+        if kinds[row + k] == 0:
+            continue
+        h = as_number(fixed, gaps[row + k])
+        e, parts, phase = growth(fixed, base, turns64, top, gaps[row + k], alpha, room)
+        v = load(drives, k * W)
+        w = load(drives, (STRIDE + k) * W) if ramp else v
+        driven, ramped, risen, stilled = scaled(driver, v), e, e, e
+        if ramp:
+            rise = pair(fixed, base + RAMP * W)
+            ramped, risen = scaled(rise, w), times(rise, scaled(second_order(parts, phase), w))
+        if still:
+            weight = v * h + w * (0.5 * h * h) if ramp else v * h
+            stilled = scaled(pair(fixed, base + STILL * W), weight)
+        new = advance(state, e, driven, risen, stilled, mode)
+        for m in range(heads):
+            shown = real_part(pair(C, at + 2 * m * W), new)
+            if not fresh:
+                shown = shown + load(results, (m * STRIDE + k) * W)
+            store(results, (m * STRIDE + k) * W, shown)
+        if heads == 0:
+            b = scaled(pair(fixed, base + INPUT * W), v)
+            trace_row(results, k * TRACE * W, state, new, e, parts, phase, driven, ramped, b, h, mode)
+        if kinds[row + k] == 1:
+            state = new
+    keep(x, place, state)
+
+
+@compiled(inside=True)
+def run(
+    fixed, base, turns64, top, mode, C, at, heads, fresh, drives, gaps, kinds, row, count, x, place, room, results
+):  # fmt: skip
+    """`count` rows from `row` on for one vector of states at x[place:].
+
+    C x of each head goes to `results`, added unless this is the first vector (`fresh`); without heads the rows are
+    kept there for the way back. The commonest modes are compiled by themselves, since every test in the loop counts.
+    """
+    alpha, ramp, kick, still = mode
+    plain = (-1.0, False, False, False)
+    given = (drives, gaps, kinds, row, count, x, place, room, results)
+    if alpha >= 0 or ramp or kick or still or heads > 1:
+        _rows(fixed, base, turns64, top, mode, C, at, heads, fresh, *given)
+    elif heads == 1:
+        _rows(fixed, base, turns64, top, plain, C, at, 1, fresh, *given)
+    else:
+        _rows(fixed, base, turns64, top, plain, C, at, 0, fresh, *given)
+
+
+@compiled(inside=True)
+def _show(sizes, values, sums, D, u, kinds, y, b, channel, channels, row, rows):
+    """Y (B, L, H, M) = the sums over the lanes + D u."""
+    W, H, M = lanes(u), sizes.channels, sizes.heads
+    for m in range(M):
+        channel_sums(values, sums, m * STRIDE * W, rows, channels, sizes.width)
+        for k in range(rows):
+            if kinds[b * sizes.rows + row + k] == 0:
+                continue
+            for c in range(channels):
+                place = (b * sizes.rows + row + k) * H + channel + c
+                y[place * M + m] = values[k * channels + c] + D[(channel + c) * M + m] * u[place]
 
 
 @compiled
 def bank_forward(
-    first, last, rows, fixed, local, outputs, u, held, gaps, kinds, poles, B, C, x, hold, alpha, y, end, checkpoints
-):
-    """Y (B, L, H, M) += C x, end (B, H, 2 n), checkpoints (B, S, H, 2 n); C as (M, H, 2 n)."""
-    H, n = poles.shape[0], poles.shape[1] // 2
-    groups = -(-H // max(1, LANES // n))
-    ramp, kick = hold[1] != 0 or hold[3] != 0, hold[4] != 0
-    rows, fixed, local, outputs = borrowed(rows), borrowed(fixed), borrowed(local), borrowed(outputs)
-    u, held, gaps, kinds, y, hold = (
-        borrowed(u),
-        borrowed(held),
-        borrowed(gaps),
-        borrowed(kinds),
-        borrowed(y),
-        borrowed(hold),
-    )
-    for task in range(first, last):
-        b = task // groups
-        channel, count = blocks.block_of(task % groups, H, n)
-        for state in range(0, n, LANES):
-            block = (channel, count, state, min(LANES, n - state))
-            _load(poles, B, C, block, local, fixed, outputs)
-            now = 0
-            blocks.gather(x[b], block, rows[now], X)
-            for k in range(gaps.shape[1]):
-                if k % STRIDE == 0 and checkpoints.shape[1]:
-                    blocks.scatter(checkpoints[b, k // STRIDE], block, rows[now], X)
-                if kinds[b, k] == 0:
-                    continue
-                row = rows[1 - now]
-                lanes.discretize(row, local, fixed, gaps[b, k], alpha, ramp, kick)
-                blocks.drive_bank(row, fixed, block, u[b, k], held[b, k], hold, ramp)
-                lanes.step(row, rows[now], ramp)
-                blocks.read_bank(row, outputs, block, y[b, k])
-                now = 1 - now if kinds[b, k] == 1 else now
-            blocks.scatter(end[b], block, rows[now], X)
-
-
-@compiled
-def _replay(rows, before, local, fixed, block, u, held, gaps, kinds, hold, alpha, start, stop):
-    """States, coefficients and drives of rows start to stop, from the checkpoint in rows[0]."""
-    ramp, kick = hold[1] != 0 or hold[3] != 0, hold[4] != 0
-    now = 0
-    for k in range(start, stop):
-        before[k - start] = now
-        if kinds[k] == 0:
-            continue
-        row = rows[k - start + 1]
-        lanes.discretize(row, local, fixed, gaps[k], alpha, ramp, kick)
-        blocks.drive_bank(row, fixed, block, u[k], held[k], hold, ramp)
-        lanes.step(row, rows[now], ramp)
-        now = k - start + 1 if kinds[k] == 1 else now
-
-
-@compiled
-def _return(
-    rows, before, work, fixed, outputs, sums, block, gaps, kinds, hold, alpha, start, stop, gy, gu, gheld, ggaps
-):
-    """Rows start to stop backward; sums (1 + M, 2 LANES) for B and C."""
-    ramp, kick = hold[1] != 0 or hold[3] != 0, hold[4] != 0
-    for k in range(stop - 1, start - 1, -1):
-        if kinds[k] == 0:
-            continue
-        row, earlier = rows[k - start + 1], rows[before[k - start]]
-        committed = kinds[k] == 1
-        blocks.read_back(work, row, outputs, sums[1:], block, gy[k], committed)
-        lanes.adjoint_step(work, row, earlier, fixed, gaps[k], alpha, ramp, kick, committed)
-        blocks.return_bank(work, row, fixed, sums[0], block, hold, ramp, gu[k], gheld[min(k, len(gheld) - 1)])
-        if ggaps.size:
-            ggaps[k] += lane_sum(work, GGAP)
-
-
-@compiled
-def bank_backward(
-    first, last, slots, rows, fixed, local, outputs, work, before, sums, u, held, gaps, kinds, poles, B, C, hold,
-    alpha, checkpoints, gy, gend, gu, gheld, ggaps, gpoles, gB, gC, gx,
+    first, last, rooms, sizes, fixed, turns64, tops, stills, C, D, u, start, gaps, kinds, before, x, hold, alpha, y,
+    checkpoints,
 ):  # fmt: skip
-    """Adjoints: gu, gheld (B, L, H), ggaps (groups, B, L), gx (B, H, 2 n); sums of a slot of the batch, float64.
-
-    gpoles and gB are (slots, H, 2 n), gC is (slots, M, H, 2 n).
-    """
-    H, n = poles.shape[0], poles.shape[1] // 2
-    groups = -(-H // max(1, LANES // n))
-    L = gaps.shape[1]
-    rows, fixed, local, outputs = borrowed(rows), borrowed(fixed), borrowed(local), borrowed(outputs)
-    work, before, sums, hold = borrowed(work), borrowed(before), borrowed(sums), borrowed(hold)
-    u, held, gaps, kinds, ggaps = borrowed(u), borrowed(held), borrowed(gaps), borrowed(kinds), borrowed(ggaps)
-    gy, gu, gheld = borrowed(gy), borrowed(gu), borrowed(gheld)
+    """Y, the last states in x, and the states before every STRIDE-th row where there is room for them."""
+    drives, values, sums = pointer(rooms[0]), pointer(rooms[1]), pointer(rooms[2])
+    fixed, turns64, C, D = pointer(fixed), pointer(turns64), pointer(C), pointer(D)
+    u, start, gaps, kinds, before = pointer(u), pointer(start), pointer(gaps), pointer(kinds), pointer(before)
+    x, y, kept = pointer(x), pointer(y), pointer(checkpoints)
+    W, M, every = lanes(u), sizes.heads, sizes.blocks * sizes.vectors
+    ramp, kick = hold[1] != 0 or hold[3] != 0, hold[4] != 0
     for task in range(first, last):
-        slot, part = task // groups, task % groups
-        channel, count = blocks.block_of(part, H, n)
-        for state in range(0, n, LANES):
-            block = (channel, count, state, min(LANES, n - state))
-            _load(poles, B, C, block, local, fixed, outputs)
-            for b in range(slot, gaps.shape[0], slots):
-                blocks.gather(gend[b], block, work, GX)
-                mine = ggaps[part, b] if ggaps.size else ggaps[0, 0]
-                for start in range((L - 1) // STRIDE * STRIDE, -1, -STRIDE):
-                    stop = min(start + STRIDE, L)
-                    blocks.gather(checkpoints[b, start // STRIDE], block, rows[0], X)
-                    sums[:] = 0
-                    work[GPOLE : GPOLE + 2 * LANES] = 0
-                    _replay(
-                        rows, before, local, fixed, block, u[b], held[b], gaps[b], kinds[b], hold, alpha, start, stop
-                    )
-                    _return(
-                        rows, before, work, fixed, outputs, sums, block, gaps[b], kinds[b], hold, alpha, start, stop,
-                        gy[b], gu[b], gheld[min(b, len(gheld) - 1)], mine,
-                    )  # fmt: skip
-                    blocks.add_lanes(gpoles[slot], block, work, GPOLE)
-                    blocks.add_lanes(gB[slot], block, sums[0], 0)
-                    for m in range(C.shape[0]):
-                        blocks.add_lanes(gC[slot, m], block, sums[1 + m], 0)
-                blocks.scatter(gx[b], block, work, GX)
+        b, block = task // sizes.blocks, task % sizes.blocks
+        channel = block * sizes.together
+        channels = min(sizes.together, sizes.channels - channel)
+        for row in range(0, sizes.rows, STRIDE):
+            rows = min(STRIDE, sizes.rows - row)
+            deal_inputs(drives, values, sizes, hold, u, start, gaps, before, b, channel, channels, row, rows)
+            for part in range(sizes.vectors):
+                vector = block * sizes.vectors + part
+                place = (b * every + vector) * 2 * W
+                if sizes.checkpoints:
+                    spot = (b * sizes.checkpoints + row // STRIDE) * every + vector
+                    keep(kept, spot * 2 * W, pair(x, place))
+                run(
+                    fixed, vector * SLOTS * W, turns64, tops[vector], (alpha, ramp, kick, stills[vector] and not kick),
+                    C, vector * M * 2 * W, M, part == 0, drives, gaps, kinds, b * sizes.rows + row, rows, x, place,
+                    values, sums,
+                )  # fmt: skip
+            _show(sizes, values, sums, D, u, kinds, y, b, channel, channels, row, rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -45,13 +47,13 @@ def check_queries(is_query: Tensor | None, u: Tensor) -> Tensor | None:
     return is_query.expand(u.shape[:2])
 
 
-def check_state(state: State | None, u: Tensor, x_shape: tuple[int, int], channels: int) -> State | None:
+def check_state(state: State | None, batch: int, x_shape: tuple[int, int], channels: int) -> State | None:
     """A state that belongs to this layer and batch."""
     if state is None:
         return None
     if not (isinstance(state, tuple) and len(state) == 2 and all(isinstance(part, Tensor) for part in state)):
         raise ValueError(f"state needs what forward, step or initial_state returned; found {type(state).__name__}")
-    expected = ((u.shape[0], *x_shape), (u.shape[0], channels))
+    expected = ((batch, *x_shape), (batch, channels))
     found = (tuple(state[0].shape), tuple(state[1].shape))
     if found != expected:
         raise ValueError(f"state needs x {expected[0]} and u {expected[1]}; found {found[0]} and {found[1]}")
@@ -61,32 +63,52 @@ def check_state(state: State | None, u: Tensor, x_shape: tuple[int, int], channe
 def read_gaps(dt: Tensor | float | None, rate: Tensor | float, u: Tensor, lengths: Tensor | None) -> Tensor:
     """Gaps times rate, (B, L) float64, finite and not negative within the lengths."""
     B, L = u.shape[:2]
-    dt, rate = _float64(1.0 if dt is None else dt, u), _float64(rate, u)
+    dt, rated = _float64(1.0 if dt is None else dt, u), not (isinstance(rate, int | float) and rate == 1)
     if tuple(dt.shape) not in ((), (L,), (B, L)):
         raise ValueError(f"dt needs to be None, a number, ({L},) or ({B}, {L}); found shape {tuple(dt.shape)}")
-    if tuple(rate.shape) not in ((), (B,), (B, 1)):
+    rate = _float64(rate, u) if rated else rate
+    if rated and tuple(rate.shape) not in ((), (B,), (B, 1)):
         raise ValueError(f"rate needs to be a number or one a series, ({B},); found shape {tuple(rate.shape)}")
     alone, dt = dt.ndim == 0, dt.expand(B, L)
+    if lengths is not None and not alone:
+        dt = torch.where(torch.arange(L, device=u.device) < lengths[:, None], dt, 0)
+    sound = _finite(dt, least=0)
+    if not sound:
+        _refuse_gaps(dt, lengths)
+    if sound and not rated and not torch.is_grad_enabled():  # else kept for the way back, and must not be the caller's
+        return dt
+    rate = torch.as_tensor(rate, dtype=torch.float64, device=u.device)
+    if not (_finite(rate, least=0) and rate.all()):
+        wrong = ~((rate > 0) & rate.isfinite())
+        raise ValueError(f"rate must be positive and finite; found {rate[wrong].flatten()[0].item()}")
+    # One number stays one number, expanded: the convolution may then learn it.
+    one = alone and not rate.ndim and dt.numel() > 0
+    gaps = (dt[0, 0] * rate).expand(B, L) if one else dt * (rate.reshape(-1, 1) if rate.ndim else rate)
+    if not _finite(gaps):
+        raise ValueError("dt times rate is not finite; scale the times to a sensible unit")
+    return gaps
+
+
+def _finite(numbers: Tensor, least: float = -math.inf) -> bool:
+    """Whether all are finite and none is below the least, without a tensor of answers."""
+    if numbers.numel() > 1:
+        low, high = torch.stack(numbers.detach().aminmax()).tolist()  # NaN where one is NaN
+    else:
+        low = high = numbers.item() if numbers.numel() else 0.0
+    return math.isfinite(low) and math.isfinite(high) and low >= least
+
+
+def _refuse_gaps(dt: Tensor, lengths: Tensor | None) -> None:
+    """Raise for the first gap (B, L) within the lengths that cannot be, if there is one."""
     bad = ~((dt >= 0) & dt.isfinite())
     if lengths is not None:
-        inside = torch.arange(L, device=u.device) < lengths[:, None]
-        bad = bad & inside
-        dt = dt if alone else torch.where(inside, dt, 0)
+        bad = bad & (torch.arange(dt.shape[1], device=dt.device) < lengths[:, None])
     if bad.any():
         series, position = bad.nonzero()[0].tolist()
         raise ValueError(
             f"series {series}, position {position}: gap {dt[series, position].item()} is negative or not finite; "
             "sort the times, or drop the row"
         )
-    wrong = ~((rate > 0) & rate.isfinite())
-    if wrong.any():
-        raise ValueError(f"rate must be positive and finite; found {rate[wrong].flatten()[0].item()}")
-    # One number stays one number, expanded: the convolution may then learn it.
-    one = alone and not rate.ndim and dt.numel() > 0
-    gaps = (dt[0, 0] * rate).expand(B, L) if one else dt * (rate.reshape(-1, 1) if rate.ndim else rate)
-    if not gaps.isfinite().all():
-        raise ValueError("dt times rate is not finite; scale the times to a sensible unit")
-    return gaps
 
 
 def _float64(value: Tensor | float, u: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,22 +12,15 @@ from torch import Tensor, nn
 from ctlssl import hippo
 from ctlssl.discretization import Discretization, Rule, named_method
 from ctlssl.layers.inputs import check_inputs, check_lengths, check_queries, check_state, read_gaps
+from ctlssl.layers.kept_system import KeptSystem
 from ctlssl.layers.reversal import reversed_rows
+from ctlssl.layers.view_choice import VIEWS, ViewChoice, choose_view, one_gap_for_all
 from ctlssl.state_matrices import STRUCTURES, Diagonal, StateMatrix
 from ctlssl.state_space import StateSpace
 from ctlssl.step_size import initial_log_steps
-from ctlssl.views import Integration, Response, State, convolution, integration, recurrence
+from ctlssl.views import Integration, Response, State, integration
 
 __all__ = ["LSSL"]
-
-VIEWS = {"recurrence": recurrence, "convolution": convolution, "integration": integration}
-
-CROSSOVER = 16
-"""Length from which view="auto" convolves on a regular grid (benchmarks/crossover.py measures it).
-
-A diagonal A on a CPU never does: its fused loop is at least as fast at every length. Nor does a multi-input diagonal
-system anywhere: its kernel is a matrix of H x H.
-"""
 
 
 class LSSL(nn.Module):
@@ -109,6 +104,7 @@ class LSSL(nn.Module):
         self.C = nn.Parameter(torch.randn(outputs) * scale)
         self.C_reverse = nn.Parameter(torch.randn(outputs) * scale) if bidirectional else None
         self.D = nn.Parameter(torch.randn(outputs[:-1]))
+        self._kept_system = KeptSystem()
 
     def forward(
         self,
@@ -130,7 +126,8 @@ class LSSL(nn.Module):
             state: what an earlier call returned; zeros if None.
             is_query: rows that are answered but leave the state untouched, (B, L) or (L,), boolean.
             rate: factor of all gaps, a number or one a series (B,).
-            view: "auto", "recurrence", "convolution", "integration", or an `Integration` with its tolerances.
+            view: "auto" (see `chosen_view`), "recurrence", "convolution", "integration", or an `Integration` with its
+                tolerances.
 
         Returns:
             y (B, L, H * M), zeros in the padding, and the state (None if bidirectional).
@@ -157,21 +154,54 @@ class LSSL(nn.Module):
         gaps = read_gaps(dt, rate, u, lengths)
         if self.bidirectional and state is not None:
             raise ValueError("a bidirectional layer reads the whole series: it takes no state")
-        state = check_state(state, u, self._state_shape(), self.channels)
-        one_gap = all(given is None or torch.as_tensor(given).ndim == 0 for given in (dt, rate))
-        regular = is_query is None and one_gap
-        run = self._runner(view, regular, u.shape[1])
-        with torch.autocast(u.device.type, enabled=False):  # half precision would lose the phases
-            response = run(self.system(), self.method, u, gaps, state, lengths, is_query)
+        state = check_state(state, len(u), self._state_shape(), self.channels)
+        run = self._runner(self._choice(u, dt, is_query, rate, view), view)
+        with _full_precision(u.device.type):
+            response = run(self._current_system(), self.method, u, gaps, state, lengths, is_query)
             if not self.bidirectional:
                 return response
             place, reversed_gaps = reversed_rows(gaps, lengths, is_query)
-            gaps = gaps if regular else reversed_gaps
+            gaps = gaps if one_gap_for_all(dt, rate, is_query) else reversed_gaps
             turned = u.gather(1, place[..., None].expand_as(u))
             flags = None if is_query is None else is_query.gather(1, place)
             back = run(self.system(reverse=True), self.method, turned, gaps, None, lengths, flags)
             y = response.y + back.y.gather(1, place[..., None].expand_as(back.y))
             return Response(y, response.state, response.evaluations + back.evaluations)
+
+    def chosen_view(
+        self,
+        u: Tensor,
+        dt: Tensor | float | None = None,
+        *,
+        is_query: Tensor | None = None,
+        rate: Tensor | float = 1.0,
+        view: str | Integration = "auto",
+    ) -> ViewChoice:
+        """The view that `forward` runs on these arguments, and why; nothing is computed.
+
+        "auto" convolves where one gap serves all rows, no row may be a query, and the record is long enough for the
+        convolution to be the faster. What gaps and inputs hold is never looked at, only what kind of thing they are.
+
+        Args:
+            u: inputs, (B, L, H).
+            dt: as in `forward`.
+            is_query: as in `forward`.
+            rate: as in `forward`.
+            view: as in `forward`.
+
+        Raises:
+            ValueError: shapes that cannot be; a view that does not exist.
+
+        Example:
+            >>> layer, u = LSSL(channels=4, state_size=8), torch.ones(2, 2000, 4)
+            >>> layer.chosen_view(u, dt=0.1).name
+            'convolution'
+            >>> print(layer.chosen_view(u, dt=torch.full((2000,), 0.1)).reason)
+            dt has a gap a row (shape (2000,)), equal or not, and only the recurrence serves any grid
+        """
+        u = check_inputs(u, self.channels, self.C.dtype)
+        read_gaps(dt, rate, u, torch.zeros(len(u), dtype=torch.int64, device=u.device))  # shapes alone
+        return self._choice(u, dt, check_queries(is_query, u), rate, view)
 
     def step(self, u: Tensor, dt: Tensor | float | None, state: State) -> tuple[Tensor, State]:
         """One observation: y_k (B, H * M) and the new state.
@@ -185,8 +215,8 @@ class LSSL(nn.Module):
             ValueError: a bidirectional layer, or shapes that do not fit.
         """
         self._refuse_bidirectional("step")
-        state = self._own_state(state)
-        if not isinstance(u, Tensor) or u.ndim != 2:
+        if state is None or not isinstance(u, Tensor) or u.ndim != 2:
+            state = self._own_state(state)
             raise ValueError(f"step takes one observation, u ({len(state.u)}, {self.channels}); found {_shape(u)}")
         y, state = self(u[:, None], _one_column(dt), state=state, view="recurrence")
         return y[:, 0], state
@@ -241,6 +271,13 @@ class LSSL(nn.Module):
         D = torch.zeros_like(self.D) if reverse else self.D
         return StateSpace(A, B, C.double(), D.double(), self.multi_input)
 
+    def _current_system(self) -> StateSpace:
+        """What `system` returns; the same object as before where no gradients are recorded and no parameter changed."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return self.system()
+        names = (*(f"A_{name}" for name in self._matrix_names), "log_step", "B", "C", "D")
+        return self._kept_system.of(self.method, [getattr(self, name) for name in names], self.system)
+
     def extra_repr(self) -> str:
         """The options that differ from layer to layer."""
         return (
@@ -249,15 +286,19 @@ class LSSL(nn.Module):
             f"bidirectional={self.bidirectional}"
         )
 
-    def _runner(self, view: str | Integration, regular: bool, length: int):  # noqa: ANN202
-        if isinstance(view, Integration):
-            return lambda *rows: integration(*rows, solver=view)
-        if view == "auto":
-            scanned = self.structure == "diagonal" and (self.multi_input or self.C.device.type == "cpu")
-            view = "convolution" if regular and length >= CROSSOVER and not scanned else "recurrence"
-        if view not in VIEWS:
-            raise ValueError(f"unknown view {view!r}; choose auto, {', '.join(VIEWS)} or an Integration(...)")
-        return VIEWS[view]
+    def _choice(
+        self,
+        u: Tensor,
+        dt: Tensor | float | None,
+        is_query: Tensor | None,
+        rate: Tensor | float,
+        view: str | Integration,
+    ) -> ViewChoice:
+        system = (self.structure, self.multi_input, self.C.device.type, self.method.rule.tabulated)
+        return choose_view(view, dt, rate, is_query, u.shape[1], system)
+
+    def _runner(self, choice: ViewChoice, view: str | Integration) -> Callable[..., Response]:
+        return partial(integration, solver=view) if isinstance(view, Integration) else VIEWS[choice.name]
 
     def _per_state(self, step: Tensor) -> Tensor:
         """Step sizes shaped to multiply B."""
@@ -277,11 +318,16 @@ class LSSL(nn.Module):
         if state is None:
             raise ValueError("step and peek go on from a state: take that of forward, or initial_state(batch)")
         batch = len(state[1]) if isinstance(state, tuple) and len(state) == 2 and hasattr(state[1], "__len__") else 0
-        return check_state(state, self.C.new_empty(batch, 0), self._state_shape(), self.channels)
+        return check_state(state, batch, self._state_shape(), self.channels)
 
     def _refuse_bidirectional(self, call: str) -> None:
         if self.bidirectional:
             raise ValueError(f"a bidirectional layer has no causal state: {call} needs bidirectional=False")
+
+
+def _full_precision(device: str) -> AbstractContextManager:
+    """Without autocast: half precision would lose the phases."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _one_column(dt: Tensor | float | None) -> Tensor | float | None:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -79,7 +80,8 @@ class StateMatrix(ABC):
     @property
     def batch_shape(self) -> torch.Size:
         """Batch dimensions, without the state."""
-        return torch.broadcast_shapes(*(field.shape[: field.ndim - own] for field, own in self._fields()))
+        # torch's own function loads its symbolic shapes, and with them sympy: half a second at the first call.
+        return torch.Size(np.broadcast_shapes(*(field.shape[: field.ndim - own] for field, own in self._fields())))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ctlssl.discretization import Discretization
+from ctlssl.kernels.causal_convolution import causal_convolution
 from ctlssl.state_space import StateSpace
-from ctlssl.views.krylov import convolution_kernel, krylov, power_apply, uniform_matrices
+from ctlssl.views.krylov import ImpulseResponse, impulse_response
 from ctlssl.views.recurrence import recurrence
 from ctlssl.views.response import Response, Rows, State, refuse_growth
 
@@ -29,7 +30,7 @@ def convolution(
     r"""Outputs as a causal convolution with the kernel K_l = C Abar^l Bbar, on a grid of one gap.
 
     The first gap of each series may differ from the rest: that row is stepped, and its state decays along the grid.
-    The kernel is computed in float64 by the structure of A, the transforms in the dtype of u.
+    The kernel is computed in float64 from powers of Abar, the transforms in the dtype of u.
 
     Args:
         system: the continuous system, float64 preferred.
@@ -53,6 +54,8 @@ def convolution(
     B, L, _ = u.shape
     if B == 0 or L == 0:
         return recurrence(system, method, u, dt, state, lengths)
+    if lengths is not None and bool((lengths == L).all()):
+        lengths = None
     rows = Rows.of(system, u, dt, state, lengths, None)
     gap = _uniform_gap(rows.dt, rows.inside)
     response = _convolved(system, method, rows, gap, fresh=state is None)
@@ -61,19 +64,27 @@ def convolution(
 
 
 def _convolved(system: StateSpace, method: Discretization, rows: Rows, gap: Tensor, fresh: bool) -> Response:
-    lengths = rows.inside.sum(1)
+    response, lengths = impulse_response(system, method, gap), rows.inside.sum(1)
     if fresh and bool((rows.dt[:, 0] == gap).logical_or(~rows.inside[:, 0]).all()):
-        y, x = _from_rest(system, method, rows.u, gap, lengths)
-        y = torch.where(rows.inside[..., None], y, 0)
-        return Response(y, State(x, rows.last))
-    first = recurrence(system, method, rows.u[:, :1], rows.dt[:, :1], rows.start, lengths.clamp(max=1))
-    rest = (lengths - 1).clamp(min=0)
-    y, x = _from_rest(system, method, rows.u[:, 1:], gap, rest)
-    fading, faded = _fading(system, method, first.state, gap, rows.u.shape[1] - 1, rest)
-    y = torch.cat([first.y, y + fading], dim=1)
-    y = torch.where(rows.inside[..., None], y, 0)
-    x = torch.where((rest > 0)[:, None, None], x + faded, first.state.x)
+        y, x = _from_rest(system, response, rows.u, lengths if rows.ragged else None)
+    else:
+        y, x = _from_state(system, method, response, rows, lengths)
+    y = torch.where(rows.inside[..., None], y, 0) if rows.ragged else y
     return Response(y, State(x, rows.last))
+
+
+def _from_state(
+    system: StateSpace, method: Discretization, response: ImpulseResponse, rows: Rows, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Outputs (B, L, H * M) and final states (B, G, N): one step with the first gap, then the grid."""
+    first = recurrence(system, method, rows.u[:, :1], rows.dt[:, :1], rows.start, lengths.clamp(max=1))
+    L, rest = rows.u.shape[1] - 1, (lengths - 1).clamp(min=0)
+    if L == 0:
+        return first.y, first.state.x
+    y, x = _from_rest(system, response, rows.u[:, 1:], rest if rows.ragged else None)
+    fading, faded = _fading(system, response, first.state, L, rest)
+    x = torch.where((rest > 0)[:, None, None], x + faded, first.state.x)
+    return torch.cat([first.y, y + fading], dim=1), x
 
 
 def _check_gradient(dt: Tensor) -> None:
@@ -105,51 +116,39 @@ def _uniform_gap(dt: Tensor, inside: Tensor) -> Tensor:
 
 
 def _from_rest(
-    system: StateSpace, method: Discretization, u: Tensor, gap: Tensor, lengths: Tensor
+    system: StateSpace, response: ImpulseResponse, u: Tensor, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Outputs (B, L, H * M) and final states (B, G, N) of a system that starts at zero, all gaps equal."""
-    B, L, _ = u.shape
-    if L == 0:
-        x = u.new_zeros(B, system.groups, system.A.N)
-        return u.new_zeros(B, 0, system.channels * system.heads), x
-    kernel = convolution_kernel(system, method, gap, L).to(u.dtype)  # (G, O, I, L)
     grouped = system.grouped(u)  # (B, L, G, I)
-    spectrum = torch.fft.rfft(grouped, n=2 * L, dim=1)  # (B, F, G, I)
-    response = torch.fft.rfft(kernel, n=2 * L).movedim(-1, 0)  # (F, G, O, I)
-    product = (response * spectrum[..., None, :]).sum(-1)  # (B, F, G, O)
-    y = torch.fft.irfft(product, n=2 * L, dim=1)[:, :L].flatten(-2)  # (B, L, G * O)
-    through = system.D.to(u.dtype)
-    through = through * u if system.multi_input else (through * u[..., None]).flatten(-2)
-    return y + through, _final_state(system, method, grouped, gap, lengths)
+    kernel = response.kernel(system.outputs.to(torch.float64), u.shape[1])  # (G, O, I, L)
+    through = torch.diag(system.D)[None] if system.multi_input else system.D[..., None]  # (G, O, I)
+    # The feed-through is a part of the first term: adding D u to the outputs would read and write them once more.
+    kernel[..., 0] += through
+    y = causal_convolution(grouped, kernel.to(u.dtype)).flatten(-2)  # (B, L, G * O)
+    if lengths is None:
+        return y, response.final_state(grouped)
+    ended = torch.where((lengths > 0)[:, None, None], response.final_state(_newest_last(grouped, lengths)), 0)
+    return y, ended
 
 
-def _final_state(system: StateSpace, method: Discretization, u: Tensor, gap: Tensor, lengths: Tensor) -> Tensor:
-    """Sum of Abar^l Bbar u_{T-l} for each series' own length T, (B, G, N); u (B, L, G, I)."""
-    L = u.shape[1]
-    ages = torch.arange(L, device=u.device)  # rows counted back from the last one
-    place = (lengths[:, None] - 1 - ages).clamp(min=0)[..., None, None].expand(-1, -1, *u.shape[2:])
-    alive = (ages < lengths[:, None])[..., None, None]
-    newest_first = torch.where(alive, u.gather(1, place), 0)  # (B, L, G, I)
-    powers = krylov(system, method, gap, L).to(u.dtype)  # (G, N, I, L)
-    return torch.einsum("blgi,gnil->bgn", newest_first, powers)
+def _newest_last(u: Tensor, lengths: Tensor) -> Tensor:
+    """Series moved so that the last row of each is the last of all, zeros before; u (B, L, ...)."""
+    B, L = u.shape[:2]
+    place = torch.arange(L, device=u.device) - (L - lengths[:, None])  # (B, L)
+    row = place.clamp(min=0) + L * torch.arange(B, device=u.device)[:, None]
+    moved = u.flatten(0, 1).index_select(0, row.flatten()).unflatten(0, (B, L))
+    return torch.where((place >= 0)[..., None, None], moved, 0)
 
 
 def _fading(
-    system: StateSpace, method: Discretization, state: State, gap: Tensor, L: int, lengths: Tensor
+    system: StateSpace, response: ImpulseResponse, state: State, L: int, lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What is left of a state handed in: outputs (B, L, H * M), and the state itself after `lengths` steps."""
-    propagator, held, ramp = uniform_matrices(system, method, gap)  # (G, N, N)
-    weights = method.hold.previous
-    driven = system.to(propagator.dtype).driven(state.u.to(propagator))  # (B, G, N)
-    back = weights[0] * held + weights[1] * ramp
-    x = (propagator @ state.x.to(propagator)[..., None] + back @ driven[..., None])[..., 0]  # (B, G, N), one step on
-    rows = system.outputs.to(propagator)  # (G, O, N)
-    trail = [rows]
-    power, have = propagator, 1
-    while have < L:  # C Abar^l by doubling
-        trail.append(torch.cat(trail, dim=-2) @ power)
-        power, have = power @ power, 2 * have
-    trail = torch.cat(trail, dim=-2)[:, : L * rows.shape[-2]]  # (G, L * O, N)
-    y = torch.einsum("gkn,bgn->bkg", trail, x).unflatten(1, (L, rows.shape[-2])).movedim(-1, -2)  # (B, L, G, O)
-    faded = power_apply(propagator, x, (lengths - 1).clamp(min=0))
-    return y.flatten(-2).to(state.x.dtype), faded.to(state.x.dtype)
+    x = state.x.to(response.late.dtype).permute(1, 2, 0)  # (G, N, B)
+    held = system.grouped(state.u.to(x.dtype)).permute(1, 2, 0)  # (G, I, B)
+    x = response.powers.columns(x, 0)  # one step on
+    if response.early is not None:
+        x = x + response.early @ held
+    y = response.powers.terms(system.outputs.to(x.dtype), x, L)  # (G, O, B, L)
+    faded = response.powers.advanced(x, (lengths - 1).clamp(min=0)).permute(2, 0, 1)  # (B, G, N)
+    return y.permute(2, 3, 0, 1).flatten(-2).to(state.x.dtype), faded.to(state.x.dtype)

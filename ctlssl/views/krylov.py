@@ -1,11 +1,13 @@
-r"""Convolution kernels K_l = C Abar^l Bbar and the Krylov columns Abar^l Bbar behind them, each structure its own way.
+r"""Convolution kernels K_l = C Abar^l Bbar and final states, from the powers of one step.
 
-| structure | gbt rules | exact rules |
+| structure | Abar^(2^k) | kernel of L terms, in products a channel |
 |---|---|---|
-| diagonal | powers of the eigenvalues (Vandermonde) | the same |
-| DPLR | resolvent at L frequencies, by Woodbury | repeated squaring |
-| quasiseparable | resolvent at L frequencies, one tridiagonal solve each | repeated squaring |
-| dense | repeated squaring | repeated squaring |
+| diagonal | powers of the eigenvalues | N L + O(N sqrt L): a Vandermonde product in two steps |
+| DPLR, quasiseparable, dense | repeated squaring | N L + O(N^2 sqrt L + N^3 log L) |
+
+Nothing of size N x L is ever held. A generating function read at L frequencies (Cauchy sums, tridiagonal
+resolvents) needs C Abar^L as well, to cut the sum off: that is the same repeated squaring, and from there on the
+matrix product is the cheaper and, without a radius r^-l to multiply back, the more accurate way to the kernel.
 
 References:
     Gu et al. (2021), LSSL, for squaring; Gu, Goel, Re (2022), S4, for the generating function;
@@ -14,142 +16,99 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
 from ctlssl.discretization import Discretization
-from ctlssl.state_matrices import Diagonal
-from ctlssl.state_matrices.diagonal import split_pairs
+from ctlssl.kernels.block_sums import block_sums
+from ctlssl.state_matrices import Diagonal, StateMatrix
+from ctlssl.state_matrices.diagonal import join_pairs, split_pairs
 from ctlssl.state_space import StateSpace
+from ctlssl.views.powers import DensePowers, DiagonalPowers, Powers
 
-__all__ = ["convolution_kernel", "krylov", "power_apply", "power_apply_rows", "uniform_matrices"]
-
-_RADIUS_POWER = 1e-3
-"""r^L of the circle on which the generating function is read: r = 1 is singular where A has an eigenvalue 0."""
+__all__ = ["ImpulseResponse", "impulse_response"]
 
 
-def uniform_matrices(system: StateSpace, method: Discretization, gap: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Dense Abar, F, G of one gap, float64, (G or 1, N, N)."""
-    A = system.A.to_dense().to(torch.float64)
-    return method.rule.matrices(A if A.ndim == 3 else A[None], gap.expand(1))
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImpulseResponse:
+    """The states that an impulse of each input leaves on a grid of one gap, float64.
 
+    They are geometric from the first row on, Abar^l late, or, where the hold looks back, from the second on:
+    late, then Abar^l (Abar late + early).
 
-def power_apply(matrix: Tensor, x: Tensor, exponents: Tensor) -> Tensor:
-    """matrix^e x for an exponent of each series, by its binary digits.
-
-    Args:
-        matrix: (G, N, N).
-        x: (B, G, N).
-        exponents: (B,), non-negative integers.
+    Attributes:
+        powers: Abar^(2^k).
+        late: what the input of a row adds to its state, (G, N, I).
+        early: what the input of the row before adds, (G, N, I); None where the hold does not look back.
     """
-    top = int(exponents.max()) if exponents.numel() else 0
-    for bit in range(top.bit_length()):
-        turned = (matrix @ x[..., None])[..., 0]
-        x = torch.where(((exponents >> bit) & 1).bool()[:, None, None], turned, x)
-        matrix = matrix @ matrix
-    return x
+
+    powers: Powers
+    late: Tensor
+    early: Tensor | None
+
+    def kernel(self, outputs: Tensor, L: int) -> Tensor:
+        """K_l for l < L, L > 0, (G, O, I, L); outputs (G, O, N)."""
+        if self.early is None:
+            return self.powers.terms(outputs, self.late, L)
+        head = (outputs @ self.late)[..., None]  # (G, O, I, 1)
+        start = self.powers.columns(self.late, 0) + self.early
+        return torch.cat([head, self.powers.terms(outputs, start, L - 1)], dim=-1) if L > 1 else head
+
+    def final_state(self, u: Tensor) -> Tensor:
+        """The state after rows u (B, L, G, I), L > 0, from zero, (B, G, N) in the dtype of u."""
+        if self.early is None:
+            return self._summed(self.late, u)
+        last = torch.einsum("gni,bgi->bgn", self.late.to(u.dtype), u[:, -1])
+        if u.shape[1] == 1:
+            return last
+        return last + self._summed(self.powers.columns(self.late, 0) + self.early, u[:, :-1])
+
+    def _summed(self, start: Tensor, u: Tensor) -> Tensor:
+        """Sum of Abar^(L - 1 - l) start u_l over the rows of u (B, L, G, I), (B, G, N)."""
+        k = u.shape[1].bit_length() // 2 + 1
+        table = self.powers.large_steps(start, 2**k).to(u.dtype)  # (G, N, b, I)
+        blocks = block_sums(u, table.flip(2))  # (G, N, J, B)
+        return self.powers.summed(blocks.to(start.dtype), k).permute(2, 0, 1).to(u.dtype)
 
 
-def krylov(system: StateSpace, method: Discretization, gap: Tensor, L: int) -> Tensor:
-    """The states at the first L rows after an impulse of each input, (G, N, I, L), float64."""
-    if isinstance(system.A, Diagonal):
-        columns = _vandermonde(system, method, gap, L)  # (G, n, I, L) complex
-        return torch.cat([columns.real, columns.imag], dim=1)
-    propagator, late, start = _columns(system, method, gap)
-    return torch.cat([late[..., None], _geometric(propagator, start, L - 1)], dim=-1)[..., :L]
-
-
-def convolution_kernel(system: StateSpace, method: Discretization, gap: Tensor, L: int) -> Tensor:
-    """K_l = C Abar^l Bbar, the input at t_{k-1} of holds that look back included, (G, O, I, L), float64.
+def impulse_response(system: StateSpace, method: Discretization, gap: Tensor) -> ImpulseResponse:
+    """The impulse response of a system on a grid of one gap.
 
     Args:
         system: the continuous system.
         method: the discretization.
-        gap: the one gap of the grid, a scalar.
-        L: length.
+        gap: the one gap, a scalar.
     """
-    C = system.outputs.to(torch.float64)
+    B, hold = system.inputs.to(torch.float64), method.hold  # (G, N, I)
     if isinstance(system.A, Diagonal):
-        columns = _vandermonde(system, method, gap, L)  # (G, n, I, L)
-        weights = split_pairs(C).conj()  # (G, O, n)
-        return (weights @ columns.flatten(2)).real.unflatten(-1, columns.shape[2:])
-    if method.needs_table(system.A):
-        columns = krylov(system, method, gap, L)  # (G, N, I, L)
-        return (C @ columns.flatten(2)).unflatten(-1, columns.shape[2:])
-    return _resolvent_kernel(system, method, gap, L)
+        powers, held, ramp = _diagonal_step(system.A, method, gap, B)
+    elif method.needs_table(system.A):
+        A = system.A.to_dense().to(torch.float64)
+        matrix, *shares = method.rule.matrices(A if A.ndim == 3 else A[None], gap.expand(1))
+        powers, held, ramp = DensePowers(matrix), shares[0] @ B, shares[1] @ B
+    else:
+        powers, held, ramp = _structured_step(system.A.to(torch.float64), method, gap, B)
+    late = hold.kick * B if hold.kick else hold.next[0] * held + hold.next[1] * ramp
+    early = hold.previous[0] * held + hold.previous[1] * ramp if any(hold.previous) else None
+    return ImpulseResponse(powers, late, early)
 
 
-def _columns(system: StateSpace, method: Discretization, gap: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Abar (G, N, N), and the states right after an impulse and one row later, (G, N, I) each.
-
-    From the second row on the response is geometric, whatever the hold.
-    """
-    propagator, held, ramp = uniform_matrices(system, method, gap)
-    hold, B = method.hold, system.inputs.to(propagator)  # (G, N, I)
-    late = (hold.next[0] * held + hold.next[1] * ramp) @ B + hold.kick * B
-    early = (hold.previous[0] * held + hold.previous[1] * ramp) @ B
-    return propagator, late, propagator @ late + early
+def _diagonal_step(A: Diagonal, method: Discretization, gap: Tensor, B: Tensor) -> tuple[Powers, Tensor, Tensor]:
+    """Powers of Abar, F B and G B, (G, N, I)."""
+    poles = A.poles.to(torch.complex128)
+    power, *shares = method.rule.scalars(gap * (poles if poles.ndim == 2 else poles[None]))  # (G or 1, n)
+    pairs = split_pairs(B.mT)  # (G, I, n)
+    held, ramp = (join_pairs(pairs * (gap * share)[:, None]).mT for share in shares)  # (G, N, I)
+    return DiagonalPowers(power), held, ramp
 
 
-def _geometric(matrix: Tensor, start: Tensor, count: int) -> Tensor:
-    """matrix^l start for l < count by doubling, (G, N, I, count)."""
-    columns = start[..., None]
-    while columns.shape[-1] < count:
-        more = (matrix @ columns.flatten(2)).unflatten(2, columns.shape[2:])
-        columns = torch.cat([columns, more], dim=-1)
-        matrix = matrix @ matrix
-    return columns[..., : max(count, 0)]
-
-
-def _vandermonde(system: StateSpace, method: Discretization, gap: Tensor, L: int) -> Tensor:
-    """Pairs of states after an impulse, complex (G, n, I, L)."""
-    poles = system.A.poles.to(torch.complex128)
-    poles = poles if poles.ndim == 2 else poles[None]  # (G or 1, n)
-    power, held, ramp = method.rule.scalars(gap * poles)
-    hold, B = method.hold, system.inputs.to(torch.float64)  # (G, N, I)
-    B = split_pairs(B.mT).mT  # (G, n, I)
-    late = (gap * (hold.next[0] * held + hold.next[1] * ramp) + hold.kick)[..., None] * B
-    early = (gap * (hold.previous[0] * held + hold.previous[1] * ramp))[..., None] * B
-    start = power[..., None] * late + early  # (G, n, I)
-    powers = torch.ones_like(power)[..., None]  # (G, n, l), by doubling: exact also for an eigenvalue mapped to 0
-    while powers.shape[-1] < L - 1:
-        powers = torch.cat([powers, powers * power[..., None]], dim=-1)
-        power = power * power
-    tail = start[..., None] * powers[:, :, None, : max(L - 1, 0)]
-    return torch.cat([late[..., None], tail], dim=-1)[..., :L]
-
-
-def _resolvent_kernel(system: StateSpace, method: Discretization, gap: Tensor, L: int) -> Tensor:
-    r"""The kernel of a gbt rule from its generating function on a circle of radius r < 1.
-
-    sum_l Abar^l z^l b = ((1 - z) I - h (a + (1 - a) z) A)^{-1} (I - a h A) b: one shifted solve a frequency.
-    Cutting the sum after `count` terms replaces C by C (I - r^count Abar^count), since z^count is the same on
-    every point.
-    """
-    propagator, late, start = _columns(system, method, gap)
-    C = system.outputs.to(torch.float64)  # (G, O, N)
-    count, alpha = L - 1, method.rule.alpha
-    head = (C @ late)[..., None]  # (G, O, I, 1)
-    if count < 1:
-        return head[..., :L]
-    radius = _RADIUS_POWER ** (1 / count)
-    angle = torch.arange(count // 2 + 1, dtype=torch.float64, device=C.device) * (-2 * torch.pi / count)
-    z = torch.polar(torch.full_like(angle, radius), angle)  # (F,)
-    A = system.A.to(torch.float64)
-    start = start.movedim(-1, 0)  # (I, G, N)
-    rhs = start - alpha * gap * A.matmul(start)
-    shift = (gap * (alpha + (1 - alpha) * z) / (1 - z))[:, None, None]  # (F, 1, 1)
-    states = A.solve_shifted(shift, rhs.to(z.dtype)) / (1 - z)[:, None, None, None]  # (F, I, G, N)
-    tail = power_apply_rows(propagator, C, count)  # (G, O, N), C Abar^count
-    cut = (C - _RADIUS_POWER * tail).to(z.dtype)
-    spectrum = torch.einsum("gon,fign->goif", cut, states)
-    decay = radius ** torch.arange(count, dtype=torch.float64, device=C.device)
-    return torch.cat([head, torch.fft.irfft(spectrum, n=count) / decay], dim=-1)
-
-
-def power_apply_rows(matrix: Tensor, rows: Tensor, exponent: int) -> Tensor:
-    """Row vectors times matrix^exponent by binary digits; matrix (G, N, N), rows (G, O, N)."""
-    while exponent:
-        rows = rows @ matrix if exponent & 1 else rows
-        matrix, exponent = matrix @ matrix, exponent >> 1
-    return rows
+def _structured_step(A: StateMatrix, method: Discretization, gap: Tensor, B: Tensor) -> tuple[Powers, Tensor, Tensor]:
+    """The same by the structure's own solves, one a state and one an input: O(N^2), and right at any gap."""
+    rule, eye = method.rule, torch.eye(A.N, dtype=B.dtype, device=B.device)
+    columns = eye.reshape(A.N, *(1 for _ in A.batch_shape), A.N)  # (N, 1..., N)
+    matrix = rule.advance(A, gap, columns, 0.0).movedim(0, -1)  # (..., N, N)
+    inputs = B.movedim(-1, 0)  # (I, G, N)
+    held = rule.advance(A, gap, torch.zeros_like(inputs), inputs).movedim(0, -1)  # (G, N, I)
+    return DensePowers(matrix if matrix.ndim == 3 else matrix[None]), held, rule.alpha * held

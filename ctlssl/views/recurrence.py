@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ctlssl.discretization import Discretization
-from ctlssl.kernels import diagonal_bank, diagonal_states
+from ctlssl.kernels import diagonal_bank, diagonal_multi
+from ctlssl.kernels.fixed_cache import declare_constant
+from ctlssl.kernels.structured import structured_bank, structured_states
 from ctlssl.state_matrices import Diagonal
 from ctlssl.state_matrices.diagonal import join_pairs
 from ctlssl.state_space import StateSpace
@@ -55,9 +57,9 @@ def recurrence(
         x, last = _tabulated(system, method, rows)
         y = system.to(u.dtype).read(x, rows.u)
     else:
-        x, last = _structured(system, method, rows)
-        y = system.to(u.dtype).read(x, rows.u)
-    y = torch.where(rows.inside[..., None], y, 0)  # (B, L, H * M)
+        y, last = _structured(system, method, rows)
+    if rows.ragged:
+        y = torch.where(rows.inside[..., None], y, 0)  # (B, L, H * M)
     response = Response(y, State(last, rows.last))
     refuse_growth(system, method, rows, response)
     return response
@@ -76,35 +78,38 @@ def _drives(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Ten
 
 def _diagonal(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
     """Diagonal A: y (B, L, H * M) and the last state, by a scan that never holds the states of a bank."""
-    cast, hold = system.to(rows.u.dtype), method.hold
+    hold, dtype = method.hold, rows.u.dtype
     alpha = getattr(method.rule, "alpha", -1.0)
-    kinds = torch.where(rows.commits, 1, torch.where(rows.inside, 2, 0)).to(torch.uint8)  # (B, L)
-    poles = join_pairs(system.A.poles.to(torch.complex128)).expand(system.groups, -1)  # (G, 2 n)
-    gaps = rows.dt.to(torch.float64)
-    if system.multi_input:
-        first, second, kick = _drives(system, method, rows)
-        first = first if kick is None else kick
-        x, last = diagonal_states(first, second, gaps, kinds, poles, rows.start.x, kick is not None, alpha)
-        return cast.read(x, rows.u), last
+    maps = system.derived(("diagonal", dtype), lambda: _diagonal_maps(system, dtype))
     weights = (*(w for pair in (hold.previous, hold.next) for w in pair), hold.kick)
-    held = rows.held if any(hold.previous) else None
-    y, last = diagonal_bank(rows.u, held, gaps, kinds, poles, cast.B, cast.C, rows.start.x, weights, alpha)
-    return (y + cast.D * rows.u[..., None]).flatten(-2), last  # (B, L, H * M)
+    run = diagonal_multi if system.multi_input else diagonal_bank
+    y, last = run(rows.u, rows.start.u, rows.dt.to(torch.float64), rows.kinds, *maps, rows.start.x, weights, alpha)
+    return (y if system.multi_input else y.flatten(-2)), last  # (B, L, H * M)
+
+
+def _diagonal_maps(system: StateSpace, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Eigenvalues (G, 2 n) in float64, B, C and D."""
+    cast = system.to(dtype)
+    poles = join_pairs(system.A.poles.to(torch.complex128)).expand(system.groups, -1)  # (G, 2 n)
+    if not system.remembers:
+        return poles, cast.B, cast.C, cast.D
+    maps = tuple(part.detach() for part in (poles, cast.B, cast.C, cast.D))
+    declare_constant(*maps)
+    return maps
 
 
 def _structured(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
-    """A gbt rule by the structure's own products: one O(N) solve a row, in float64."""
-    dtype, A = rows.u.dtype, system.A.to(torch.float64)
-    first, second, kick = (None if d is None else d.double() for d in _drives(system, method, rows))
-    first = first if second is None else first + method.rule.alpha * second  # (B, L, G, N)
-    h = rows.dt.to(torch.float64)
-    x, shown = rows.start.x.double(), []
-    for k in range(h.shape[1]):
-        seen = method.rule.advance(A, h[:, k, None], x, 0.0 if first is None else first[:, k])  # (B, G, N)
-        seen = seen if kick is None else seen + kick[:, k]
-        x = torch.where(rows.commits[:, k, None, None], seen, x)
-        shown.append(seen)
-    return _stacked(shown, x).to(dtype), x.to(dtype)
+    """A gbt rule by the structure's own solves, O(N) a row: y (B, L, H * M) and the last state, float64 inside."""
+    cast, hold, alpha = system.to(rows.u.dtype), method.hold, method.rule.alpha
+    before, now = (constant + alpha * ramp for constant, ramp in (hold.previous, hold.next))
+    w = (hold.kick or now) * rows.u
+    w = w + before * rows.held if before else w  # (B, L, H), what B multiplies
+    given = (rows.dt.to(torch.float64), rows.kinds, system.A)
+    if system.multi_input:
+        x, last = structured_states(cast.driven(w), *given, rows.start.x, bool(hold.kick), alpha)
+        return cast.read(x, rows.u), last.to(x.dtype)
+    y, last = structured_bank(w, *given, system.B, system.C, rows.start.x, bool(hold.kick), alpha)
+    return (y + cast.D * rows.u[..., None]).flatten(-2), last.to(y.dtype)
 
 
 def _tabulated(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:

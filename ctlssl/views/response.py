@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -51,21 +52,17 @@ class Rows:
 
     Attributes:
         u: inputs, (B, L, H), zeros in the padding.
-        held: input of the last observation before each row, (B, L, H).
         dt: gaps, (B, L) float64, zeros in the padding.
-        commits: rows that change the state, (B, L): observations within the length.
-        inside: rows within the length, (B, L).
         start: the state before the first row.
-        last: input of the last observation, (B, H).
+        lengths: rows of each series, (B,), or None where there is no padding.
+        is_query: rows that leave the state as it was, (B, L), or None where there is none.
     """
 
     u: Tensor
-    held: Tensor
     dt: Tensor
-    commits: Tensor
-    inside: Tensor
     start: State
-    last: Tensor
+    lengths: Tensor | None
+    is_query: Tensor | None
 
     @classmethod
     def of(
@@ -79,20 +76,62 @@ class Rows:
     ) -> Rows:
         """Read u (B, L, H), dt (B, L), the state handed in, lengths (B,) and is_query (B, L)."""
         B, L, _ = u.shape
-        places = torch.arange(L, device=u.device)
-        inside = (places < (L if lengths is None else lengths[:, None])).expand(B, L)
-        commits = inside if is_query is None else inside & ~is_query
         if lengths is not None:
+            inside = torch.arange(L, device=u.device) < lengths[:, None]  # (B, L)
             u = torch.where(inside[..., None], u, 0)
             dt = torch.where(inside, dt, 0)
         if state is None:
             state = State(u.new_zeros(B, system.groups, system.A.N), u.new_zeros(B, system.channels))
-        before = torch.where(commits, places + 1, 0).cummax(1).values  # (B, L), 0 = the state handed in
-        inputs = torch.cat([state.u.to(u.dtype)[:, None], u], dim=1)  # (B, 1 + L, H)
-        before = torch.cat([before.new_zeros(B, 1), before], dim=1)  # (B, 1 + L)
-        committed = inputs.gather(1, before[..., None].expand(-1, -1, u.shape[-1]))
-        start = State(state.x.to(u.dtype), state.u.to(u.dtype))
-        return cls(u, committed[:, :-1], dt, commits, inside, start, committed[:, -1])
+        return cls(u, dt, State(state.x.to(u.dtype), state.u.to(u.dtype)), lengths, is_query)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether there may be padding."""
+        return self.lengths is not None
+
+    @cached_property
+    def inside(self) -> Tensor:
+        """Rows within the length, (B, L)."""
+        B, L, _ = self.u.shape
+        if self.lengths is None:
+            return torch.ones((), dtype=torch.bool, device=self.u.device).expand(B, L)
+        return torch.arange(L, device=self.u.device) < self.lengths[:, None]
+
+    @cached_property
+    def commits(self) -> Tensor:
+        """Rows that change the state, (B, L): observations within the length."""
+        return self.inside if self.is_query is None else self.inside & ~self.is_query
+
+    @property
+    def kinds(self) -> Tensor:
+        """0 padding, 1 committed, 2 a query, (B, L) uint8."""
+        if self._all_commit:
+            return torch.ones(self.u.shape[:2], dtype=torch.uint8, device=self.u.device)
+        return torch.where(self.commits, 1, torch.where(self.inside, 2, 0)).to(torch.uint8)
+
+    @cached_property
+    def held(self) -> Tensor:
+        """The input of the last observation before each row, (B, L, H)."""
+        place = torch.where(self.commits, torch.arange(1, self.u.shape[1] + 1, device=self.u.device), 0)
+        before = torch.nn.functional.pad(place.cummax(1).values, (1, 0))[:, :-1]  # 0 is the state handed in
+        inputs = torch.cat([self.start.u[:, None], self.u], dim=1)  # (B, 1 + L, H)
+        return inputs.gather(1, before[..., None].expand(-1, -1, self.u.shape[-1]))
+
+    @property
+    def last(self) -> Tensor:
+        """The input of the last observation, (B, H)."""
+        if self.u.shape[1] == 0:
+            return self.start.u
+        if self._all_commit and not self.start.u.requires_grad:
+            return self.u[:, -1].clone()  # a view would keep all rows, and change with them
+        place = torch.where(self.commits, torch.arange(1, self.u.shape[1] + 1, device=self.u.device), 0)
+        newest = place.amax(1)  # (B,), 0 where there is none
+        chosen = self.u.gather(1, (newest - 1).clamp(min=0)[:, None, None].expand(-1, 1, self.u.shape[-1]))[:, 0]
+        return torch.where(newest[:, None] > 0, chosen, self.start.u)
+
+    @property
+    def _all_commit(self) -> bool:
+        return self.lengths is None and self.is_query is None
 
 
 def refuse_growth(system: StateSpace, method: Discretization, rows: Rows, response: Response) -> None:
