@@ -83,10 +83,10 @@ def compiled(function: Callable | None = None, *, inside: bool = False, inline: 
 
 @cache
 def _folder_name(sources: Path) -> str:
-    """What the code depends on: every compiled_*.py in the folder of the sources, and this file."""
-    found = sorted(sources.glob("compiled_*.py"))
+    """What the code depends on: all modules in the folder of the sources, whose constants it holds, and this file."""
+    found = sorted(sources.glob("*.py"))
     if not found:
-        raise FileNotFoundError(f"no compiled_*.py in {sources}: what cannot be told apart is not kept")
+        raise FileNotFoundError(f"no modules in {sources}: what cannot be told apart is not kept")
     digest = sha256()
     for path in (*found, Path(__file__)):
         digest.update(sha256(path.name.encode()).digest() + sha256(path.read_bytes()).digest())
@@ -174,7 +174,7 @@ class _Shelf(IndexDataCacheFile):
 
 
 def _sealed(content: bytes) -> bytes:
-    """With its sum at the end, which who reads a pickle never reaches."""
+    """The content and its sum; what reads the content stops before the sum."""
     return content + sha256(content).digest()
 
 

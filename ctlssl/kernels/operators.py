@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["array", "fused", "operator", "plain_torch", "register_derivative"]
+__all__ = ["array", "fused", "is_plain", "operator", "plain_torch", "register_derivative"]
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
@@ -37,6 +37,11 @@ def plain_torch() -> Iterator[None]:
         _plain.reset(token)
 
 
+def is_plain() -> bool:
+    """Whether `plain_torch` is in force."""
+    return _plain.get()
+
+
 def fused(u: Tensor) -> bool:
     """Whether compiled loops run for inputs like these."""
     usable = u.device.type == "cpu" and u.dtype in (torch.float32, torch.float64)
@@ -44,7 +49,7 @@ def fused(u: Tensor) -> bool:
     interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
     # Nor are there rules for torch.func and forward mode: the twin answers, or says what it cannot do.
     transformed = torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
-    return usable and not (torch.compiler.is_compiling() or _plain.get() or interpreted or transformed)
+    return usable and not (torch.compiler.is_compiling() or is_plain() or interpreted or transformed)
 
 
 def array(tensor: Tensor) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 __all__ = [
     "STRIDE",
+    "checkpoints",
     "Fixed",
     "Sizes",
     "fixed_slots",
@@ -56,11 +57,16 @@ class Fixed(NamedTuple):
     stills: np.ndarray
 
 
+def checkpoints(rows: int, keep: bool) -> int:
+    """How many states of a series are kept for the way back."""
+    return -(-rows // STRIDE) if keep else 0
+
+
 def sizes_of(series: int, rows: int, channels: int, heads: int, pairs: int, itemsize: int, keep: bool) -> Sizes:
     """The layout of H channels of n pairs, with checkpoints if they are to be kept."""
     lanes = _BYTES // itemsize
     together = min(max(1, lanes // pairs), channels)
-    kept = -(-rows // STRIDE) if keep else 0
+    kept = checkpoints(rows, keep)
     blocks, vectors = -(-channels // together), -(-pairs // lanes)
     width = min(pairs, lanes)
     return Sizes(series, rows, channels, heads, pairs, lanes, blocks, together, width, vectors, kept)

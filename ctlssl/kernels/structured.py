@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ctlssl.kernels.operators import array, fused, operator, register_derivative
-from ctlssl.kernels.structured_layouts import LAYOUTS, checkpoints
+from ctlssl.kernels.packing import checkpoints
+from ctlssl.kernels.structured_layouts import LAYOUTS
 from ctlssl.kernels.structured_twin import structured_twin
 from ctlssl.state_matrices import StateMatrix
 

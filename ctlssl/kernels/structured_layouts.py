@@ -10,15 +10,7 @@ import numpy as np
 
 from ctlssl.state_matrices import DPLR, Quasiseparable, StateMatrix
 
-__all__ = ["LAYOUTS", "STRIDE", "Layout", "checkpoints"]
-
-STRIDE = 64
-"""Rows from one kept state to the next."""
-
-
-def checkpoints(length: int, keep: bool) -> int:
-    """How many states of a series are kept for the way back."""
-    return -(-length // STRIDE) if keep else 0
+__all__ = ["LAYOUTS", "Layout"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 from ctlssl.kernels import compiled_structured as compiled
 from ctlssl.kernels.compiled_structured_lanes import LANES
 from ctlssl.kernels.compiled_structured_rows import SKEW, WORK
-from ctlssl.kernels.structured_layouts import LAYOUTS, STRIDE, Layout
+from ctlssl.kernels.packing import STRIDE
+from ctlssl.kernels.structured_layouts import LAYOUTS, Layout
 from ctlssl.kernels.structured_shares import shares
 from ctlssl.kernels.thread_pool import run_tasks
 

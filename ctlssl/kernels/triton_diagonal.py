@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from ctlssl.kernels.diagonal_twin import bank_twin, multi_twin
-from ctlssl.kernels.operators import _plain as plain
-from ctlssl.kernels.operators import operator, register_derivative
+from ctlssl.kernels.operators import is_plain, operator, register_derivative
 from ctlssl.kernels.triton_launch import (
     fake_adjoint,
     fake_bank,
@@ -47,7 +46,7 @@ def usable(u: Tensor) -> bool:
         return False
     if os.environ.get("CTLSSL_TRITON") != "1":
         return False
-    if torch.compiler.is_compiling() or plain.get() or not _installed():
+    if torch.compiler.is_compiling() or is_plain() or not _installed():
         return False
     return torch.cuda.get_device_capability(u.device) >= (8, 0)  # the oldest that Triton supports
 
