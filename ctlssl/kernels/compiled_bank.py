@@ -10,6 +10,7 @@ from ctlssl.kernels.compilation import compiled
 from ctlssl.kernels.compiled_diagonal import (
     DRIVE,
     INPUT,
+    LEAN,
     RAMP,
     SLOTS,
     STILL,
@@ -17,24 +18,27 @@ from ctlssl.kernels.compiled_diagonal import (
     TRACE,
     advance,
     growth,
+    lean_row,
     slope,
     trace_row,
 )  # fmt: skip
 from ctlssl.kernels.compiled_exponential import second_order
 from ctlssl.kernels.compiled_pairs import keep, pair, real_part, scaled, times
-from ctlssl.kernels.compiled_simd import as_number, lanes, load, pointer, splat, store, total
+from ctlssl.kernels.compiled_simd import as_number, lanes, load, pointer, splat, store, total, totals
 
-__all__ = ["bank_forward", "channel_sums", "deal", "deal_inputs", "run"]
+__all__ = ["bank_forward", "channel_sums", "deal", "deal_inputs", "dealt", "run"]
 
 
 @compiled(inside=True)
 def deal(target, place, values, rows, channels, width):
-    """Numbers of rows (rows, channels) to the lanes of each channel, a vector a row."""
+    """Numbers of rows (rows, channels) to the lanes of each channel, a vector a row; of one channel a number a row.
+
+    `dealt` reads them.
+    """
     W = lanes(target)
     if channels == 1:
-        like = load(target, place)
         for k in range(rows):
-            store(target, place + k * W, splat(values[k], like))
+            target[place + k] = values[k]
         return
     for k in range(rows):
         for c in range(channels):
@@ -44,12 +48,22 @@ def deal(target, place, values, rows, channels, width):
             target[place + k * W + j] = 0
 
 
+@compiled(inline=True)
+def dealt(source, place, row, alone):
+    """The vector of a row that was dealt to `place`, of one channel `alone` or of several."""
+    W = lanes(source)
+    return splat(source[place + row], load(source, place)) if alone else load(source, place + row * W)
+
+
 @compiled(inside=True)
 def channel_sums(values, source, place, rows, channels, width):
     """The way back: sums over the lanes of each channel."""
     W = lanes(source)
     if channels == 1:
-        for k in range(rows):
+        whole = rows - rows % W
+        for k in range(0, whole, W):
+            store(values, k, totals(source, place + k * W))
+        for k in range(whole, rows):
             values[k] = total(load(source, place + k * W))
         return
     for k in range(rows):
@@ -98,15 +112,16 @@ def _rows(
     fixed, base, turns64, top, mode, C, at, heads, fresh, drives, gaps, kinds, row, count, x, place, room, results
 ):  # fmt: skip
     W = lanes(fixed)
-    alpha, ramp, kick, still = mode
+    alpha, ramp, kick, still, alone, lean = mode
+    rule = alpha, ramp, kick, still
     state, driver = pair(x, place), pair(fixed, base + (INPUT if kick else DRIVE) * W)
     for k in range(count):
         if kinds[row + k] == 0:
             continue
         h = as_number(fixed, gaps[row + k])
         e, parts, phase = growth(fixed, base, turns64, top, gaps[row + k], alpha, room)
-        v = load(drives, k * W)
-        w = load(drives, (STRIDE + k) * W) if ramp else v
+        v = dealt(drives, 0, k, alone)
+        w = dealt(drives, STRIDE * W, k, alone) if ramp else v
         driven, ramped, risen, stilled = scaled(driver, v), e, e, e
         if ramp:
             rise = pair(fixed, base + RAMP * W)
@@ -114,15 +129,17 @@ def _rows(
         if still:
             weight = v * h + w * (0.5 * h * h) if ramp else v * h
             stilled = scaled(pair(fixed, base + STILL * W), weight)
-        new = advance(state, e, driven, risen, stilled, mode)
+        new = advance(state, e, driven, risen, stilled, rule)
         for m in range(heads):
             shown = real_part(pair(C, at + 2 * m * W), new)
             if not fresh:
                 shown = shown + load(results, (m * STRIDE + k) * W)
             store(results, (m * STRIDE + k) * W, shown)
-        if heads == 0:
+        if heads == 0 and lean:
+            lean_row(results, k * LEAN * W, state, new, e, parts, phase, driven, pair(fixed, base + RAMP * W), v, h)
+        elif heads == 0:
             b = scaled(pair(fixed, base + INPUT * W), v)
-            trace_row(results, k * TRACE * W, state, new, e, parts, phase, driven, ramped, b, h, mode)
+            trace_row(results, k * TRACE * W, state, new, e, parts, phase, driven, ramped, b, h, rule)
         if kinds[row + k] == 1:
             state = new
     keep(x, place, state)
@@ -136,16 +153,16 @@ def run(
 
     C x of each head goes to `results`, added unless this is the first vector (`fresh`); without heads the rows are
     kept there for the way back. The commonest modes are compiled by themselves, since every test in the loop counts.
+    `mode` is the rule, whether the drives are of one channel `alone`, and whether `lean_row` is to keep the rows.
     """
-    alpha, ramp, kick, still = mode
-    plain = (-1.0, False, False, False)
+    alpha, ramp, kick, still, alone, lean = mode
     given = (drives, gaps, kinds, row, count, x, place, room, results)
-    if alpha >= 0 or ramp or kick or still or heads > 1:
-        _rows(fixed, base, turns64, top, mode, C, at, heads, fresh, *given)
-    elif heads == 1:
-        _rows(fixed, base, turns64, top, plain, C, at, 1, fresh, *given)
+    if lean:
+        _rows(fixed, base, turns64, top, (-1.0, False, False, False, alone, True), C, at, 0, fresh, *given)
+    elif alpha >= 0 or ramp or kick or still or heads != 1:
+        _rows(fixed, base, turns64, top, (alpha, ramp, kick, still, alone, False), C, at, heads, fresh, *given)
     else:
-        _rows(fixed, base, turns64, top, plain, C, at, 0, fresh, *given)
+        _rows(fixed, base, turns64, top, (-1.0, False, False, False, alone, False), C, at, 1, fresh, *given)
 
 
 @compiled(inside=True)
@@ -187,9 +204,9 @@ def bank_forward(
                 if sizes.checkpoints:
                     spot = (b * sizes.checkpoints + row // STRIDE) * every + vector
                     keep(kept, spot * 2 * W, pair(x, place))
+                mode = (alpha, ramp, kick, stills[vector] and not kick, channels == 1, False)
                 run(
-                    fixed, vector * SLOTS * W, turns64, tops[vector], (alpha, ramp, kick, stills[vector] and not kick),
-                    C, vector * M * 2 * W, M, part == 0, drives, gaps, kinds, b * sizes.rows + row, rows, x, place,
-                    values, sums,
+                    fixed, vector * SLOTS * W, turns64, tops[vector], mode, C, vector * M * 2 * W, M, part == 0,
+                    drives, gaps, kinds, b * sizes.rows + row, rows, x, place, values, sums,
                 )  # fmt: skip
             _show(sizes, values, sums, D, u, kinds, y, b, channel, channels, row, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctlssl.kernels.compilation import compiled
-from ctlssl.kernels.compiled_bank import channel_sums, deal, deal_inputs, run
+from ctlssl.kernels.compiled_bank import channel_sums, deal, deal_inputs, dealt, run
 from ctlssl.kernels.compiled_diagonal import (
     DRIVE,
     FOUND,
@@ -16,10 +16,12 @@ from ctlssl.kernels.compiled_diagonal import (
     GSTILL2,
     GTHIRD,
     INPUT,
+    LEAN,
     MEAN,
     POLE,
     RAMP,
     RISE,
+    SLOPE,
     SLOTS,
     STATE,
     STILL,
@@ -101,21 +103,22 @@ def _rows(
     ticks, gdrives, fresh,
 ):  # fmt: skip
     W = lanes(fixed)
-    alpha, ramp, kick, still = mode
+    alpha, ramp, kick, still, alone = mode
+    rule = alpha, ramp, kick, still
     driver, g_later = pair(fixed, base + DRIVE * W), pair(gx, place)
     gpole, gdrive, gsecond = pair(found, GPOLE * W), pair(found, GDRIVE * W), pair(found, GSECOND * W)
     for k in range(count - 1, -1, -1):
         if kinds[row + k] == 0:
             continue
         spot = k * TRACE * W
-        h, e, v = as_number(fixed, gaps[row + k]), pair(trace, spot + E * W), load(drives, k * W)
-        w = load(drives, (STRIDE + k) * W) if ramp else v
+        h, e, v = as_number(fixed, gaps[row + k]), pair(trace, spot + E * W), dealt(drives, 0, k, alone)
+        w = dealt(drives, STRIDE * W, k, alone) if ramp else v
         committed = kinds[row + k] == 1
         nothing = splat(0.0, v)
         g = g_later if committed else (nothing, nothing)
         state = pair(trace, spot + STATE * W)
         for m in range(heads):
-            gy = load(shown, (m * STRIDE + k) * W)
+            gy = dealt(shown, m * STRIDE * W, k, alone)
             g = plus(g, scaled(pair(C, at + 2 * m * W), gy))
             added(found, (FOUND + 2 * m) * W, scaled(state, gy))
         through = g
@@ -124,14 +127,14 @@ def _rows(
         turned = conjugate_times(pair(trace, spot + MEAN * W), through)
         gpole = plus(gpole, scaled(turned, h))
         t = conjugate_times(e, g)
-        gv, gw = _rare(found, (trace, spot), fixed, base, g, v, w, h, mode)
+        gv, gw = _rare(found, (trace, spot), fixed, base, g, v, w, h, rule)
         if not kick:
             gv = gv + real_part(driver, t)
             gdrive = plus(gdrive, scaled(t, v))
             if alpha < 0:
                 gsecond = plus(gsecond, scaled(conjugate_times(pair(trace, spot + P * W), g), v))
         if clocked:
-            ggaps[ticks + row + k] += _clock(fixed, base, g, through, turned, (trace, spot), v, w, gaps[row + k], mode)
+            ggaps[ticks + row + k] += _clock(fixed, base, g, through, turned, (trace, spot), v, w, gaps[row + k], rule)
         g_later = plus(g, t) if committed else plus(g_later, plus(g, t))
         if not fresh:
             gv = gv + load(gdrives, k * W)
@@ -146,18 +149,50 @@ def _rows(
 
 
 @compiled(inside=True)
+def _lean_rows(
+    fixed, base, C, at, drives, alone, shown, kinds, row, count, trace, gx, place, found, gdrives, fresh
+):  # fmt: skip
+    """`_rows` of the exact rule from what `lean_row` kept, for one head and without the adjoint of the gaps."""
+    W = lanes(fixed)
+    driver, out, g_later = pair(fixed, base + DRIVE * W), pair(C, at), pair(gx, place)
+    gpole, gdrive, gC = pair(found, GPOLE * W), pair(found, GDRIVE * W), pair(found, FOUND * W)
+    for k in range(count - 1, -1, -1):
+        if kinds[row + k] == 0:
+            continue
+        spot, v, gy = k * LEAN * W, dealt(drives, 0, k, alone), dealt(shown, 0, k, alone)
+        committed = kinds[row + k] == 1
+        g = scaled(out, gy)
+        if committed:
+            g = plus(g, g_later)
+        gC = plus(gC, scaled(pair(trace, spot + STATE * W), gy))
+        gpole = plus(gpole, conjugate_times(pair(trace, spot + SLOPE * W), g))
+        t = conjugate_times(pair(trace, spot + E * W), g)
+        gdrive = plus(gdrive, scaled(t, v))
+        gv = real_part(driver, t)
+        if not fresh:
+            gv = gv + load(gdrives, k * W)
+        store(gdrives, k * W, gv)
+        g_later = plus(g, t) if committed else plus(g_later, plus(g, t))
+    keep(gx, place, g_later)
+    keep(found, GPOLE * W, gpole)
+    keep(found, GDRIVE * W, gdrive)
+    keep(found, FOUND * W, gC)
+
+
+@compiled(inside=True)
 def _back(
     fixed, base, mode, C, at, heads, drives, shown, gaps, kinds, row, count, trace, gx, place, found, clocked, ggaps,
     ticks, gdrives, fresh,
 ):  # fmt: skip
     """`count` rows backward for one vector; sums go to `found`, adjoints of v and w to `gdrives`."""
-    alpha, ramp, kick, still = mode
+    alpha, ramp, kick, still, alone, lean = mode
+    if lean:
+        given = (drives, alone, shown, kinds, row, count, trace, gx, place, found, gdrives, fresh)
+        _lean_rows(fixed, base, C, at, *given)
+        return
     given = (drives, shown, gaps, kinds, row, count, trace, gx, place, found)
-    after = (ggaps, ticks, gdrives, fresh)
-    if alpha >= 0 or ramp or kick or still or heads > 1 or clocked:
-        _rows(fixed, base, mode, C, at, heads, *given, clocked, *after)
-    else:
-        _rows(fixed, base, (-1.0, False, False, False), C, at, 1, *given, False, *after)
+    after = (clocked, ggaps, ticks, gdrives, fresh)
+    _rows(fixed, base, (alpha, ramp, kick, still, alone), C, at, heads, *given, *after)
 
 
 @compiled(inside=True)
@@ -258,7 +293,9 @@ def bank_backward(
                     keep(x, 0, pair(kept, ((b * sizes.checkpoints + row // STRIDE) * every + vector) * 2 * W))
                     for j in range(size):
                         found[j] = 0
-                    mode = (alpha, ramp, kick, stills[vector] and not kick)
+                    still = stills[vector] and not kick
+                    lean = not (alpha >= 0 or ramp or kick or still or clocked) and M == 1
+                    mode = (alpha, ramp, kick, still, channels == 1, lean)
                     run(
                         fixed, base, turns64, tops[vector], mode, C, at, 0, True, drives, gaps, kinds, b * L + row,
                         rows, x, 0, values, trace,

@@ -35,8 +35,8 @@ from ctlssl.kernels.packing import STRIDE
 
 __all__ = [
     "DRIVE", "E", "FOUND", "GDRIVE", "GINPUT", "GPOLE", "GRAMP", "GSECOND", "GSTILL", "GSTILL2", "GTHIRD", "INPUT",
-    "MEAN", "P", "POLE", "Q", "RAMP", "RISE", "SLOTS", "STATE", "STILL", "STRIDE", "TRACE", "advance", "growth",
-    "slope", "small", "trace_row",
+    "LEAN", "MEAN", "P", "POLE", "Q", "RAMP", "RISE", "SLOPE", "SLOTS", "STATE", "STILL", "STRIDE", "TRACE",
+    "advance", "growth", "lean_row", "slope", "small", "trace_row",
 ]  # fmt: skip
 
 _FAR = 2.0**20
@@ -48,6 +48,8 @@ _FAR = 2.0**20
 _DECAY, _TURN, _TURN_LOW, POLE, DRIVE, RAMP, STILL, INPUT, SLOTS = 0, 1, 2, 3, 5, 7, 9, 11, 13
 # Slots of a row kept for the way back: its state, E, m, P (R of a gbt rule), Q of a ramp and E - z of a ramp.
 STATE, E, MEAN, P, Q, RISE, TRACE = 0, 2, 4, 6, 8, 10, 12
+# Slots of a row of which little is kept: its state, E, and d x_new / d lambda.
+SLOPE, LEAN = 4, 6
 # Slots of sums over rows on the way back, for the derivatives of the slots above.
 GPOLE, GDRIVE, GSECOND, GSTILL, GSTILL2, GRAMP, GTHIRD, GINPUT, FOUND = 0, 2, 4, 6, 8, 10, 12, 14, 16
 
@@ -99,6 +101,23 @@ def advance(x, e, driven, risen, stilled, mode):
         change = plus(change, stilled)
     new = plus(x, change)
     return plus(new, driven) if kick else new
+
+
+@compiled(inline=True)
+def lean_row(trace, place, x, new, e, parts, phase, driven, second, v, h):
+    """Keep of a row of the exact rule, without ramp, kick and eigenvalue 0, what all adjoints but the gap's read.
+
+    `second` is b / lambda^2 of a unit input.
+    """
+    W = lanes(trace)
+    keep(trace, place + STATE * W, new)
+    keep(trace, place + E * W, e)
+    full, split = power(parts)
+    far = times(full, plus(x, driven))
+    p, _ = adjoint_orders(e, parts, phase)
+    through = times(p, scaled(second, v))
+    real = where_zero(split, new[0], far[0]) * h - through[0]
+    keep(trace, place + SLOPE * W, (real, where_zero(split, new[1], far[1]) * h - through[1]))
 
 
 @compiled(inline=True)

@@ -19,7 +19,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 __all__ = [
     "BYTES", "as_number", "clipped", "exponent", "flipped", "fma", "lanes", "larger", "load",
     "multiply_add", "nearest", "pointer", "polynomial", "power_of_two", "product", "splat", "store",
-    "Vector", "fused_product", "total", "vector_pointer", "where_zero",
+    "Vector", "fused_product", "total", "totals", "vector_pointer", "where_zero",
 ]  # fmt: skip
 
 BYTES = 64
@@ -280,3 +280,30 @@ def total(typing: Any, a: Any) -> Any:
         return builder.extract_element(value, ir.Constant(whole, 0))
 
     return a.number(a), lower
+
+
+@intrinsic
+def totals(typing: Any, array: Any, place: Any) -> Any:
+    """The sums of the lanes of as many vectors in a row as one has lanes, each rounded as `total` rounds it."""
+    vector = Vector(array.dtype)
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        count, whole = vector.lanes, ir.IntType(32)
+        first = _pointer(context, builder, array, *args, vector)
+        places = [builder.gep(first, [ir.Constant(ir.IntType(64), k)]) for k in range(count)]
+        rows = [builder.load(place, align=array.dtype.bitwidth // 8) for place in places]
+        width = count
+        while width > 1:  # of two vectors, halves of every part become parts of one
+            starts = [range(part, part + width // 2) for part in range(0, 2 * count, width)]
+            masks = [
+                ir.Constant(ir.VectorType(whole, count), [lane + half for part in starts for lane in part])
+                for half in (0, width // 2)
+            ]
+            rows = [
+                builder.fadd(*(builder.shuffle_vector(a, b, mask) for mask in masks))
+                for a, b in zip(rows[0::2], rows[1::2], strict=True)
+            ]
+            width //= 2
+        return rows[0]
+
+    return vector(array, types.intp), lower

@@ -9,7 +9,7 @@ yet timed on hardware. First derivatives come from the loops; where the graph of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from ctlssl.kernels.diagonal_twin import bank_twin, multi_twin
-from ctlssl.kernels.fixed_cache import made_once
-from ctlssl.kernels.operators import array, fused, operator, register_derivative
+from ctlssl.kernels.fixed_cache import maker_of
+from ctlssl.kernels.operators import array, direct, fused, operator, register_derivative
 from ctlssl.kernels.packing import kept_numbers
 from ctlssl.kernels.triton_diagonal import triton_bank, triton_multi, usable
 
-__all__ = ["diagonal_bank", "diagonal_multi"]
+__all__ = ["diagonal_bank", "diagonal_multi", "diagonal_row"]
 
 
 def diagonal_bank(
@@ -58,6 +58,8 @@ def diagonal_bank(
         return triton_bank(*given)
     if not fused(u):
         return bank_twin(*given)
+    if direct(given[:9]):
+        return _run_bank(*given, False)[:2]
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in given[:9])
     return _bank(*given, keep)[:2]
 
@@ -95,6 +97,8 @@ def diagonal_multi(
         return triton_multi(*given)
     if not fused(u):
         return multi_twin(*given)
+    if direct(given[:9]):
+        return _run_multi(*given, False)[:2]
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in given[:9])
     return _multi(*given, keep)[:2]
 
@@ -113,16 +117,50 @@ def _weights(hold: tuple[float, ...], alpha: float) -> np.ndarray:
 def _arrays(tensors: Sequence[Tensor], hold: Sequence[float], alpha: float) -> SimpleNamespace:
     """The arguments as arrays, by name; C of a bank with its heads first; and `once`, for what is made of the maps."""
     u, start, gaps, kinds, *maps, x = tensors
-    poles, B, C, D = made_once(maps, "arrays", lambda: _map_arrays(*maps))
-    given = {"u": array(u), "start": array(start), "gaps": array(gaps), "kinds": array(kinds), "x": array(x)}
+    once = maker_of(maps)
+    poles, B, C, D = once("arrays", lambda: _map_arrays(*maps))
+    kinds = _one_committed(len(u)) if kinds is None else array(kinds)
+    given = {"u": array(u), "start": array(start), "gaps": array(gaps), "kinds": kinds, "x": array(x)}
     weights = _weights(tuple(hold), alpha)
-    return SimpleNamespace(
-        **given, poles=poles, B=B, C=C, D=D, hold=weights, alpha=float(alpha), once=partial(made_once, maps)
-    )
+    return SimpleNamespace(**given, poles=poles, B=B, C=C, D=D, hold=weights, alpha=float(alpha), once=once)
+
+
+@lru_cache(maxsize=16)
+def _one_committed(series: int) -> np.ndarray:
+    return np.ones((series, 1), np.uint8)
 
 
 def _map_arrays(poles: Tensor, B: Tensor, C: Tensor, D: Tensor) -> tuple[np.ndarray, ...]:
     return array(poles), array(B), array(C.transpose(0, 1) if C.ndim == 3 else C), array(D)
+
+
+def diagonal_row(
+    u: Tensor,
+    start: Tensor,
+    gaps: Tensor,
+    maps: Sequence[Tensor],
+    x: Tensor,
+    hold: Sequence[float],
+    alpha: float,
+) -> tuple[Tensor, Tensor] | None:
+    """One committed row of what `diagonal_bank` or `diagonal_multi` runs, or None where more than numbers is asked for.
+
+    Args:
+        u: inputs, (B, 1, H).
+        start: the last committed input, (B, H).
+        gaps: (B, 1) float64.
+        maps: poles, B, C and D of a bank or of a multi-input system.
+        x: state before the row, (B, G, 2 n).
+        hold: weights (p_F, p_G, n_F, n_G, kick).
+        alpha: of gbt; negative for the exact rule.
+
+    Returns:
+        the outputs (B, 1, H, M) or (B, 1, H), and the state after the row.
+    """
+    if not (fused(u) and direct((u, start, gaps, x))):
+        return None
+    run = _run_bank if maps[2].ndim == 3 else _run_multi
+    return run(u, start, gaps, None, *maps, x, hold, alpha, False)[:2]
 
 
 def _run_bank(*given):  # noqa: ANN002, ANN202

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-__all__ = ["declare_constant", "made_once"]
+__all__ = ["declare_constant", "made_once", "maker_of"]
 
 _Made = TypeVar("_Made")
 
@@ -27,9 +27,22 @@ def made_once(tensors: Sequence[Tensor], key: str, make: Callable[[], _Made]) ->
         key: names what is made.
         make: makes it.
     """
+    return maker_of(tensors)(key, make)
+
+
+def maker_of(tensors: Sequence[Tensor]) -> Callable[[str, Callable[[], _Made]], _Made]:
+    """`made_once` of these tensors, for several things that are made of them."""
     book = getattr(tensors[0], "_made_of_constants", None)
     if book is None or any(getattr(tensor, "_made_of_constants", None) is not book for tensor in tensors):
-        return make()
-    if key not in book:
-        book[key] = make()
-    return book[key]
+        return _made_anew
+
+    def once(key: str, make: Callable[[], _Made]) -> _Made:
+        if key not in book:
+            book[key] = make()
+        return book[key]
+
+    return once
+
+
+def _made_anew(key: str, make: Callable[[], _Made]) -> _Made:
+    return make()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,11 +21,16 @@ _SLOTS = 32
 def _clock(a: SimpleNamespace) -> tuple[np.ndarray, ...]:
     """Gaps, kinds, and the last committed row before each one, -1 where there is none."""
     if a.kinds.shape[1] == 1:
-        return a.gaps.ravel(), a.kinds.ravel(), np.full(a.kinds.size, -1)
+        return a.gaps.ravel(), a.kinds.ravel(), _none_before(a.kinds.size)
     rows = np.where(a.kinds == 1, np.arange(a.kinds.shape[1]), -1)
     before = np.full(rows.shape, -1)
     before[:, 1:] = np.maximum.accumulate(rows, axis=1)[:, :-1]
     return a.gaps.ravel(), a.kinds.ravel(), before.ravel()
+
+
+@lru_cache(maxsize=16)
+def _none_before(series: int) -> np.ndarray:
+    return np.full(series, -1)
 
 
 def _bank_sizes(a: SimpleNamespace, keep: bool) -> Sizes:

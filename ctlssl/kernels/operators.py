@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["array", "fused", "is_plain", "operator", "plain_torch", "register_derivative"]
+__all__ = ["array", "direct", "fused", "is_plain", "operator", "plain_torch", "register_derivative"]
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
@@ -52,9 +52,20 @@ def fused(u: Tensor) -> bool:
     return usable and not (torch.compiler.is_compiling() or is_plain() or interpreted or transformed)
 
 
+def direct(tensors: Sequence[Any]) -> bool:
+    """Whether nothing looks on: no gradients, no dispatch mode, tensors of no special kind.
+
+    What an operator runs may then be called by itself: the dispatcher and the derivative's wrapper cost more than a
+    single row does.
+    """
+    if torch.is_grad_enabled() or torch._C._len_torch_dispatch_stack():
+        return False
+    return all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
+
+
 def array(tensor: Tensor) -> np.ndarray:
     """The numbers of a tensor as a contiguous array."""
-    return tensor.detach().contiguous().numpy()
+    return tensor.numpy(force=True) if tensor.is_contiguous() else tensor.detach().contiguous().numpy()
 
 
 def operator(schema: str, function: Callable, fake: Callable) -> Any:

@@ -44,6 +44,11 @@ class Sizes(NamedTuple):
     vectors: int
     checkpoints: int
 
+    @property
+    def even(self) -> bool:
+        """Whether every lane has an eigenvalue, so that dealing is a transposition."""
+        return self.together * self.pairs == self.vectors * self.lanes and self.channels == self.blocks * self.together
+
 
 class Fixed(NamedTuple):
     """What stays the same over time, flat, vector by vector: the slots of `compiled_diagonal`; half turns in float64.
@@ -82,7 +87,7 @@ def kept_numbers(state: tuple[int, ...], rows: int, itemsize: int) -> int:
 def pack(values: np.ndarray, sizes: Sizes, dtype: np.dtype) -> np.ndarray:
     """Numbers of each pair (..., H, n) in lanes (..., vectors of all blocks, W), zeros where there is no pair."""
     front, n = values.shape[:-2], sizes.pairs
-    if sizes.together * n == sizes.vectors * sizes.lanes and sizes.channels == sizes.blocks * sizes.together:
+    if sizes.even:
         return np.ascontiguousarray(values, dtype).reshape(*front, sizes.blocks * sizes.vectors, sizes.lanes)
     together = np.zeros((*front, sizes.blocks * sizes.together, n), dtype)
     together[..., : sizes.channels, :] = values
@@ -101,12 +106,18 @@ def unpack(lanes: np.ndarray, sizes: Sizes) -> np.ndarray:
 
 def split(pairs: np.ndarray, sizes: Sizes, dtype: np.dtype) -> np.ndarray:
     """Pair arrays (..., H, 2 n) in lanes, real and imaginary parts of a vector next to each other, flat."""
+    if sizes.even:
+        halves = pairs.reshape(-1, sizes.together, 2, sizes.vectors, sizes.width)
+        return np.array(halves.transpose(0, 3, 2, 1, 4), dtype, order="C").ravel()
     n = sizes.pairs
     return np.stack([pack(pairs[..., part], sizes, dtype) for part in (slice(n), slice(n, None))], axis=-2).ravel()
 
 
 def joined(flat: np.ndarray, sizes: Sizes, front: tuple[int, ...] = ()) -> np.ndarray:
     """The way back from `split`, (*front, H, 2 n)."""
+    if sizes.even:
+        lanes = flat.reshape(-1, sizes.vectors, 2, sizes.together, sizes.width).transpose(0, 3, 2, 1, 4)
+        return np.array(lanes, order="C").reshape(*front, sizes.channels, 2 * sizes.pairs)
     lanes = flat.reshape(*front, sizes.blocks * sizes.vectors, 2, sizes.lanes)
     return np.concatenate([unpack(lanes[..., part, :], sizes) for part in (0, 1)], axis=-1)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from ctlssl.state_space import StateSpace
 __all__ = ["KeptSystem"]
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_NUMPY = (torch.float16, torch.float32, torch.float64)
 
 
 class KeptSystem:
@@ -25,7 +27,7 @@ class KeptSystem:
     """
 
     def __init__(self) -> None:
-        self._known: tuple[Discretization, list[Tensor], StateSpace] | None = None
+        self._known: tuple[Discretization, list[_Numbers], StateSpace] | None = None
 
     def __reduce__(self) -> tuple[type, tuple]:
         return KeptSystem, ()
@@ -38,15 +40,46 @@ class KeptSystem:
             parameters: all that the system is formed from.
             make: forms it.
         """
-        if torch.is_grad_enabled() or not _have_numbers(parameters):
+        if torch.is_grad_enabled():
             self._known = None
             return make()
         known = self._known  # read once: another thread may replace it
         if known is not None and known[0] is method and _same(known[1], parameters):
             return known[2]
-        system, parameters = make().remembering(), [parameter.detach().clone() for parameter in parameters]
-        self._known = (method, [_bits(p) for p in parameters], system) if _have_numbers(parameters) else None
+        self._known = None
+        if not _have_numbers(parameters):
+            return make()
+        numbers = [_Numbers.of(parameter) for parameter in parameters]
+        system = make().remembering()
+        if _have_numbers(parameters):  # forming it may have moved them
+            self._known = (method, numbers, system)
         return system
+
+
+class _Numbers(NamedTuple):
+    """A parameter as it was: where its numbers lie, and what they were."""
+
+    address: int
+    shape: torch.Size
+    dtype: torch.dtype
+    array: np.ndarray
+    content: bytes
+
+    @classmethod
+    def of(cls, parameter: Tensor) -> _Numbers:
+        # The array holds the memory: no other tensor can come to lie at its address.
+        array = parameter.detach().numpy()
+        return cls(parameter.data_ptr(), parameter.shape, parameter.dtype, array, array.tobytes())
+
+    def are_those_of(self, parameter: Tensor) -> bool:
+        """Whether the parameter has the same bits in the same place: NaN is then itself, and -0 is not 0."""
+        return (
+            parameter.data_ptr() == self.address
+            and parameter.shape == self.shape
+            and parameter.dtype == self.dtype
+            and parameter.is_contiguous()
+            and self.array.tobytes() == self.content
+        )
 
 
 def _have_numbers(parameters: list[Tensor]) -> bool:
@@ -54,24 +87,19 @@ def _have_numbers(parameters: list[Tensor]) -> bool:
     try:
         for parameter in parameters:
             held = parameter.data_ptr() or not parameter.numel()
-            if type(parameter) not in _PLAIN or not parameter.is_cpu or not held:
+            plain = type(parameter) in _PLAIN and parameter.dtype in _NUMPY and parameter.is_contiguous()
+            if not (plain and parameter.is_cpu and held):
                 return False
     except RuntimeError:  # under vmap and its like
         return False
     return True
 
 
-def _same(before: list[Tensor], now: list[Tensor]) -> bool:
+def _same(before: list[_Numbers], now: list[Tensor]) -> bool:
     try:
-        for bits, parameter in zip(before, now, strict=True):
-            found = _bits(parameter)
-            if found.dtype != bits.dtype or found.shape != bits.shape or not torch.equal(found, bits):
-                return False
+        return all(
+            type(parameter) in _PLAIN and numbers.are_those_of(parameter)
+            for numbers, parameter in zip(before, now, strict=True)
+        )
     except RuntimeError:  # a tracer, to which numbers are not to be told
         return False
-    return True
-
-
-def _bits(numbers: Tensor) -> Tensor:
-    """The numbers as integers: NaN is then itself, and -0 is not 0."""
-    return numbers.view(_BITS[numbers.itemsize])

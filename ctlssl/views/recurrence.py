@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ctlssl.discretization import Discretization
-from ctlssl.kernels import diagonal_bank, diagonal_multi
+from ctlssl.kernels import diagonal_bank, diagonal_multi, diagonal_row
 from ctlssl.kernels.fixed_cache import declare_constant
 from ctlssl.kernels.structured import structured_bank, structured_states
 from ctlssl.state_matrices import Diagonal
@@ -17,7 +17,7 @@ from ctlssl.state_matrices.diagonal import join_pairs
 from ctlssl.state_space import StateSpace
 from ctlssl.views.response import Response, Rows, State, refuse_growth
 
-__all__ = ["recurrence"]
+__all__ = ["one_row", "recurrence"]
 
 _TABLE_NUMBERS = 2**24
 """Numbers in one table of discretized matrices; longer records are cut into chunks that are recomputed backward."""
@@ -65,6 +65,26 @@ def recurrence(
     return response
 
 
+def one_row(
+    system: StateSpace, method: Discretization, u: Tensor, dt: Tensor, state: State
+) -> tuple[Tensor, State] | None:
+    """What `recurrence` gives for one committed row a series, or None where its general way must be gone.
+
+    Args:
+        system: a system that is remembering.
+        method: the discretization, whose rule cannot grow.
+        u: inputs, (B, H).
+        dt: gap before the row, (B, 1) float64.
+        state: state before the row, of the dtype of the inputs.
+    """
+    if not isinstance(system.A, Diagonal) or not system.remembers or method.rule.growing:
+        return None
+    found = diagonal_row(u[:, None], state.u, dt, _maps(system, u.dtype), state.x, *_rule(method))
+    if found is None:
+        return None
+    return found[0].reshape(len(u), -1), State(found[1], u.clone())
+
+
 def _drives(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor | None, ...]:
     """B times the inputs weighted for F and for G, and the kick, (B, L, G, N) each, None where not read."""
     system = system.to(rows.u.dtype)
@@ -78,13 +98,20 @@ def _drives(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Ten
 
 def _diagonal(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
     """Diagonal A: y (B, L, H * M) and the last state, by a scan that never holds the states of a bank."""
-    hold, dtype = method.hold, rows.u.dtype
-    alpha = getattr(method.rule, "alpha", -1.0)
-    maps = system.derived(("diagonal", dtype), lambda: _diagonal_maps(system, dtype))
-    weights = (*(w for pair in (hold.previous, hold.next) for w in pair), hold.kick)
-    run = diagonal_multi if system.multi_input else diagonal_bank
-    y, last = run(rows.u, rows.start.u, rows.dt.to(torch.float64), rows.kinds, *maps, rows.start.x, weights, alpha)
+    maps, run = _maps(system, rows.u.dtype), diagonal_multi if system.multi_input else diagonal_bank
+    gaps = rows.dt.to(torch.float64)
+    y, last = run(rows.u, rows.start.u, gaps, rows.kinds, *maps, rows.start.x, *_rule(method))
     return (y if system.multi_input else y.flatten(-2)), last  # (B, L, H * M)
+
+
+def _rule(method: Discretization) -> tuple[tuple[float, ...], float]:
+    """Weights of the hold and alpha, -1 for the exact rule."""
+    hold = method.hold
+    return (*hold.previous, *hold.next, hold.kick), getattr(method.rule, "alpha", -1.0)
+
+
+def _maps(system: StateSpace, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return system.derived(("diagonal", dtype), lambda: _diagonal_maps(system, dtype))
 
 
 def _diagonal_maps(system: StateSpace, dtype: torch.dtype) -> tuple[Tensor, ...]:
