@@ -1,0 +1,31 @@
+"""The examples run, and show what they say."""
+
+from examples import convolutional_models, differential_equations, hippo_memory, recurrent_models
+
+
+def test_hippo_memory(tmp_path):
+    path = tmp_path / "memory.png"
+    found = hippo_memory.main(str(path))
+    assert path.stat().st_size > 20_000
+    assert found["foh-4"] > found["foh-8"] > 5 * found["foh-16"]
+    assert found["foh-16"] < found["zoh-16"] / 3 and found["zoh-32"] > 0.9 * found["zoh-16"]
+    assert found["window"] < 1e-2
+
+
+def test_recurrent_models():
+    found = recurrent_models.main()
+    assert found["gate"] < 1e-14
+    assert found["first"] > 0.1 and found["last"] < 1e-7
+
+
+def test_convolutional_models():
+    found = convolutional_models.main()
+    assert found["convolution"] < 1e-12 and found["scipy"] < 1e-9 and found["irregular"] < 1e-2
+    assert found["average"] < 1e-4 and found["delay"] < 1e-3
+
+
+def test_differential_equations():
+    found = differential_equations.main()
+    assert found["solver"] < 1e-7 and found["evaluations"] > 1000
+    assert found["resampled"] < 0.2
+    assert abs(found["half_life"] - 5) < 0.01
