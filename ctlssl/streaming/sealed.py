@@ -1,0 +1,85 @@
+"""Streams as bytes: a safetensors file in memory with a digest over all of it, read without trust."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+__all__ = ["FORMAT", "digest_of_weights", "pack", "read_json", "unpack"]
+
+FORMAT = "ctlssl stream 1"
+_BLANK = "0" * 64
+
+
+def pack(tensors: dict[str, Tensor], about: dict[str, str]) -> bytes:
+    """Tensors and texts as the bytes of a safetensors file; the same content gives the same bytes.
+
+    >>> tensors, about = unpack(pack({"x": torch.ones(2)}, {"late": "refuse"}))
+    >>> tensors["x"], about["late"]
+    (tensor([1., 1.]), 'refuse')
+    """
+    held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
+    # one text, since the order of several in the file is that of a hash table
+    described = json.dumps({"format": FORMAT, **about}, sort_keys=True)
+    blank = save(held, {"ctlssl": f"{_BLANK} {described}"})
+    return blank.replace(_BLANK.encode(), _digest(blank), 1)
+
+
+def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What `pack` was given; nothing of the content is run, and nothing is believed before the digest fits.
+
+    Raises:
+        TypeError: no bytes.
+        ValueError: bytes that `pack` did not write, or that were changed since.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"a stream is loaded from the bytes that save() returned, found {type(data).__name__}")
+    data = bytes(data)
+    try:
+        tensors = load(data)
+        header = data[8 : 8 + int.from_bytes(data[:8], "little")]
+        text = json.loads(header)["__metadata__"]["ctlssl"]
+        digest, described = text.split(" ", 1)
+        about = read_json(described)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+        raise ValueError(f"these bytes are no saved stream, or a part of one ({error})") from error
+    if about.get("format") != FORMAT or not all(isinstance(item, str) for item in about.values()):
+        raise ValueError(f"these bytes are of the format {about.get('format')!r}; this version reads {FORMAT!r}")
+    if len(digest) != 64 or _digest(data.replace(digest.encode(), _BLANK.encode(), 1)) != digest.encode():
+        raise ValueError("the bytes were changed since the stream was saved: the digest does not fit")
+    # a flag is a byte, and a byte other than 0 and 1 would be a third truth value
+    flags = {name: tensor.view(torch.uint8) != 0 for name, tensor in tensors.items() if tensor.dtype == torch.bool}
+    return {name: tensor.clone() for name, tensor in (tensors | flags).items()}, about
+
+
+def read_json(text: str) -> dict:
+    """The dictionary that a text of JSON holds.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("the text is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"expected names and values, found {type(found).__name__}")
+    return found
+
+
+def digest_of_weights(model: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all weights and buffers of a model."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).hexdigest().encode()
