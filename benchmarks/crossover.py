@@ -2,10 +2,12 @@
 
     python -m benchmarks.crossover
 
+Layers that learn A, B and the step, and fixed ones, which learn only C and D.
 Prints the median over interleaved repetitions of seconds(recurrence) / seconds(convolution); above 1 the
 convolution wins.
 """
 
+import itertools
 import statistics
 import time
 
@@ -35,13 +37,16 @@ def ratio(layer, length, repetitions):
 
 
 def main(lengths=LENGTHS, repetitions=5, channels=16, state_size=32):
-    print(f"{'structure':16}{'multi-input':13}" + "".join(f"{length:>8}" for length in lengths))
+    print(f"{'structure':16}{'multi-input':13}{'fixed':7}" + "".join(f"{length:>8}" for length in lengths))
     for structure, method in MEMBERS:
-        for multi_input in (False, True):
+        for multi_input, fixed in itertools.product((False, True), (False, True)):
             torch.manual_seed(0)
-            layer = LSSL(channels, state_size, structure, method=method, multi_input=multi_input)
+            learn = () if fixed else ("A", "B", "step")
+            layer = LSSL(channels, state_size, structure, method=method, multi_input=multi_input, learn=learn)
             row = [ratio(layer, length, repetitions) for length in lengths]
-            print(f"{structure:16}{multi_input!s:13}" + "".join(f"{value:8.2f}" for value in row), flush=True)
+            print(
+                f"{structure:16}{multi_input!s:13}{fixed!s:7}" + "".join(f"{value:8.2f}" for value in row), flush=True
+            )
 
 
 if __name__ == "__main__":

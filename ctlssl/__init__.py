@@ -11,18 +11,26 @@ from ctlssl import hippo
 from ctlssl.agreement import views_agree
 from ctlssl.contract import Model, Prediction, Problem
 from ctlssl.discretization import METHODS, Discretization, exact, gbt
-from ctlssl.layers import LSSL
+from ctlssl.events import Events
+from ctlssl.layers import LSSL, EventLSSL
+from ctlssl.model_state import ModelState
 from ctlssl.series import TimeSeries, gaps
 from ctlssl.state_matrices import DPLR, Dense, Diagonal, Quasiseparable, StateMatrix
 from ctlssl.state_space import StateSpace
+from ctlssl.step_size import StepSize, step_range_from_gaps
+from ctlssl.treatments import infusions
 from ctlssl.views import Integration, State, convolution, integration, recurrence
 
 if TYPE_CHECKING:
-    from ctlssl import baselines, models
+    from ctlssl import baselines, models, testing
     from ctlssl.catalogue import dataset_names, load_dataset
     from ctlssl.comparison import compare
     from ctlssl.files import open_dataset, save_dataset
-    from ctlssl.models import LSSLModel
+    from ctlssl.half_lives import timescales
+    from ctlssl.hippo_memory import Memory, remember_history, remember_window
+    from ctlssl.models import EventModel, LSSLModel
+    from ctlssl.packed_series import PackedSeries
+    from ctlssl.streaming import Stream
     from ctlssl.tables import from_arrays, from_long, from_wide, to_long, to_series
     from ctlssl.tasks import Examples, Normalizer, Task, prepare
     from ctlssl.training import Training, evaluate, fit, predict
@@ -32,9 +40,16 @@ __version__ = "0.1.0"
 _ON_FIRST_USE = {
     "baselines": "ctlssl.baselines",
     "models": "ctlssl.models",
+    "EventModel": "ctlssl.models",
     "LSSLModel": "ctlssl.models",
+    "timescales": "ctlssl.half_lives",
+    "Stream": "ctlssl.streaming",
+    "PackedSeries": "ctlssl.packed_series",
     "dataset_names": "ctlssl.catalogue",
     "load_dataset": "ctlssl.catalogue",
+    "Memory": "ctlssl.hippo_memory",
+    "remember_history": "ctlssl.hippo_memory",
+    "remember_window": "ctlssl.hippo_memory",
     "open_dataset": "ctlssl.files",
     "save_dataset": "ctlssl.files",
     "from_arrays": "ctlssl.tables",
@@ -51,6 +66,7 @@ _ON_FIRST_USE = {
     "fit": "ctlssl.training",
     "predict": "ctlssl.training",
     "compare": "ctlssl.comparison",
+    "testing": "ctlssl.testing",
 }
 
 
@@ -70,6 +86,9 @@ def __dir__() -> list[str]:
 __all__ = [
     # the mathematics
     "hippo",
+    "remember_history",
+    "remember_window",
+    "Memory",
     "StateMatrix",
     "Dense",
     "Diagonal",
@@ -89,14 +108,24 @@ __all__ = [
     "views_agree",
     # layers and models
     "LSSL",
+    "EventLSSL",
+    "StepSize",
+    "step_range_from_gaps",
+    "timescales",
     "Model",
     "Problem",
     "Prediction",
+    "ModelState",
     "LSSLModel",
+    "EventModel",
+    "Stream",
     "models",
     "baselines",
     # data
     "TimeSeries",
+    "PackedSeries",
+    "Events",
+    "infusions",
     "gaps",
     "from_arrays",
     "from_long",
@@ -117,4 +146,6 @@ __all__ = [
     "predict",
     "evaluate",
     "compare",
+    # contracts, for layers and models of your own
+    "testing",
 ]

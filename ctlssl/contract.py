@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ctlssl.model_state import ModelState, check_like
+
 if TYPE_CHECKING:
+    from ctlssl.packed_series import PackedSeries
     from ctlssl.series import TimeSeries
+    from ctlssl.streaming import Stream
 
 __all__ = ["KINDS", "Model", "Prediction", "Problem", "check_request", "rate_per_series"]
 
@@ -90,7 +94,7 @@ class Prediction:
         mean: (B, T) of the targets of a series, or (B, Q, D) of the channels at the query times.
         scale: standard deviation, of the shape of `mean`, positive.
         quantiles: of the shape of `mean` with one axis more.
-        state: what a later chunk of the same series would start from.
+        state: what a later chunk of the same series starts from; None of a model that keeps none.
 
     A query time that is NaN has mean 0 and scale 1: finite, so that a loss which leaves it out has finite gradients.
     """
@@ -99,7 +103,7 @@ class Prediction:
     mean: Tensor | None = None
     scale: Tensor | None = None
     quantiles: Tensor | None = None
-    state: object | None = None
+    state: ModelState | None = None
 
 
 class Model(nn.Module, ABC):
@@ -122,7 +126,7 @@ class Model(nn.Module, ABC):
         self,
         series: TimeSeries,
         query_times: Tensor | None = None,
-        state: object | None = None,
+        state: ModelState | None = None,
         rate: float | Tensor = 1.0,
     ) -> Prediction:
         """Predict for every series, or at every query time.
@@ -131,16 +135,84 @@ class Model(nn.Module, ABC):
             series: B right-padded series of D channels.
             query_times: (B, Q) float64, NaN-padded, in any order, before, between or after the observations. Read by
                 forecasting problems; a problem with one answer a series has nothing to say at a query.
-            state: what an earlier chunk handed over; a model that cannot take it raises ValueError.
-            rate: a number, or (B,), that multiplies every elapsed time the model reads.
+            state: the `state` of the prediction for the rows before these, from which the series go on; a model that
+                cannot take it raises ValueError.
+            rate: a number, or (B,), that multiplies every elapsed time the model reads; the same for all chunks.
 
         Raises:
             ValueError: where the series are not those of `problem`, or the request cannot be met.
         """
 
+    def initial_state(self, batch: int) -> ModelState:
+        """The state of series of which nothing was observed: to start from it is to start from None.
 
-def check_request(problem: Problem, series: TimeSeries, query_times: Tensor | None, state: object | None) -> None:
-    """Refuse, at the door of a model, series and queries which its problem does not fit.
+        Args:
+            batch: the number of series.
+
+        Raises:
+            ValueError: a model that keeps no state.
+        """
+        raise ValueError(f"{type(self).__name__} reads whole series and keeps no state from one chunk to the next")
+
+    def stream(
+        self,
+        batch: int = 1,
+        rate: float | Tensor = 1.0,
+        static: Tensor | None = None,
+        late: str = "refuse",
+        window: float | None = None,
+    ) -> Stream:
+        """Series that are observed one row at a time, with a prediction whenever one is wanted.
+
+        Args:
+            batch: the number of series observed side by side.
+            rate: a number, or (B,), that multiplies every elapsed time.
+            static: (B, S) covariates of the series, where the problem has them.
+            late: what happens to an observation earlier than the last one: "refuse" or "replay".
+            window: how far back, in data time, a late observation may lie and still be replayed.
+
+        Raises:
+            ValueError: a model that keeps no state, or settings that cannot be.
+        """
+        from ctlssl.streaming import Stream
+
+        return Stream(self, batch, rate=rate, static=static, late=late, window=window)
+
+    def packed(
+        self,
+        series: PackedSeries,
+        query_times: Tensor | None = None,
+        state: ModelState | None = None,
+        rate: float | Tensor = 1.0,
+    ) -> Prediction:
+        """What `forward` answers, for series without padding: run over batches of like length, in as much memory.
+
+        Args:
+            series: B series of D channels, one after another.
+            query_times: as in `forward`.
+            state: as in `forward`.
+            rate: as in `forward`.
+        """
+        from ctlssl.packed_calls import call_packed
+
+        return call_packed(self, series, query_times, state, rate)
+
+
+def check_request(
+    problem: Problem,
+    series: TimeSeries,
+    query_times: Tensor | None,
+    state: object | None,
+    expected: ModelState | None = None,
+) -> None:
+    """Refuse, at the door of a model, series, queries and states which it and its problem do not fit.
+
+    Args:
+        problem: of the model.
+        series: as given.
+        query_times: as given.
+        state: as given.
+        expected: a state of the model, of any number of series; None of a model that takes none.
 
     Raises:
         ValueError: naming what was found, what was expected, and what to do.
@@ -150,8 +222,14 @@ def check_request(problem: Problem, series: TimeSeries, query_times: Tensor | No
     found = 0 if series.static is None else series.static.shape[-1]
     if found != problem.static:
         raise ValueError(f"the series have {found} static covariates, the model was built for {problem.static}")
-    if state is not None:
+    if state is not None and expected is None:
         raise ValueError("this model takes no state from an earlier chunk; pass the whole series and state=None")
+    _check_queries(problem, series, query_times)
+    if state is not None:
+        _check_order(series, query_times, check_like(state, expected, series.batch))
+
+
+def _check_queries(problem: Problem, series: TimeSeries, query_times: Tensor | None) -> None:
     if query_times is None:
         if problem.kind == "forecasting":
             raise ValueError("a forecast needs query_times of shape (series, queries); none were given")
@@ -164,6 +242,22 @@ def check_request(problem: Problem, series: TimeSeries, query_times: Tensor | No
     if (infinite := torch.isinf(query_times)).any():
         position = tuple(infinite.nonzero()[0].tolist())
         raise ValueError(f"query_times is infinite at (series, query) {position}; use NaN for a query that is absent")
+
+
+def _check_order(series: TimeSeries, query_times: Tensor | None, state: ModelState) -> None:
+    """Refuse rows and queries (B, Q) before the last observation that a state knows of."""
+    seen = state.seen
+    last = torch.where(seen.started, seen.time, -torch.inf).detach().unsqueeze(1)  # (B, 1)
+    given = {"row": torch.where(series.in_length, series.times.detach(), torch.inf)}  # (B, L)
+    if query_times is not None:
+        given["query"] = query_times.detach()  # (B, Q), NaN is before nothing
+    for kind, times in given.items():
+        if (early := times < last).any():
+            b, k = early.nonzero()[0].tolist()
+            raise ValueError(
+                f"series {b}, {kind} {k}: time {times[b, k].item()} is before {last[b, 0].item()}, the last "
+                "observation that the state holds; go on from an earlier state, or give the whole series and state=None"
+            )
 
 
 def rate_per_series(rate: float | Tensor, series: TimeSeries) -> Tensor:

@@ -10,19 +10,21 @@ from torch.nn.functional import softplus
 
 from ctlssl.contract import Prediction, Problem
 from ctlssl.encoders import Encoded
+from ctlssl.model_state import Pooled
 
-__all__ = ["QueryHead", "SeriesHead", "head", "pool"]
+__all__ = ["QueryHead", "SeriesHead", "gather", "head", "pool"]
 
 _LEAST_SCALE = 1e-3  # of a normalised value: bounds a likelihood
 _UNIT = math.log(math.expm1(1.0))  # softplus of it is 1, the spread of a normalised value
 
 
-def pool(features: Tensor, committed: Tensor) -> Tensor:
+def pool(features: Tensor, committed: Tensor, before: Pooled | None = None) -> Tensor:
     """Mean, maximum and last of the committed rows; zeros for a series that has none.
 
     Args:
         features: (B, K, W).
         committed: (B, K) bool.
+        before: the rows of earlier chunks.
 
     Returns:
         (B, 3 W).
@@ -31,16 +33,44 @@ def pool(features: Tensor, committed: Tensor) -> Tensor:
     >>> pool(features, torch.tensor([[True, True, True, False]]))
     tensor([[3., 5., 3.]])
     """
+    return _read(gather(features, committed, before), features.dtype)  # (B, 3 W)
+
+
+def gather(features: Tensor, committed: Tensor, before: Pooled | None = None) -> Pooled:
+    """What `pool` needs of the committed rows, together with those of earlier chunks.
+
+    Args:
+        features: (B, K, W).
+        committed: (B, K) bool.
+        before: the rows of earlier chunks.
+
+    >>> features = torch.tensor([[[1.0], [5.0], [3.0]]])
+    >>> first = gather(features[:, :2], torch.ones(1, 2, dtype=torch.bool))
+    >>> gather(features[:, 2:], torch.ones(1, 1, dtype=torch.bool), first).total
+    tensor([[9.]], dtype=torch.float64)
+    """
     flags = committed.unsqueeze(-1)  # (B, K, 1)
     count = flags.sum(dim=1)  # (B, 1)
     kept = torch.where(flags, features, torch.zeros_like(features))  # (B, K, W)
-    mean = kept.sum(dim=1) / count.clamp(min=1)  # (B, W)
+    total = kept.sum(dim=1).double()  # (B, W)
     most = torch.where(flags, features, torch.full_like(features, -torch.inf)).amax(dim=1)  # (B, W)
-    most = torch.where(count > 0, most, torch.zeros_like(most))
     place = torch.arange(committed.shape[1], device=committed.device)  # (K,)
     last = torch.where(committed, place, 0).amax(dim=1).view(-1, 1, 1)  # (B, 1, 1)
     final = torch.gather(kept, 1, last.expand(-1, 1, features.shape[2])).squeeze(1)  # (B, W)
-    return torch.cat([mean, most, final], dim=-1)
+    if before is not None:
+        earlier = before.count.unsqueeze(-1)  # (B, 1)
+        ceiling = torch.where(earlier > 0, before.most.to(most.dtype), -torch.inf)
+        most = torch.where(count > 0, torch.maximum(most, ceiling), ceiling)
+        final = torch.where(count > 0, final, before.last.to(final.dtype))
+        total, count = before.total + total, earlier + count
+    return Pooled(count.squeeze(-1), total, torch.where(count > 0, most, torch.zeros_like(most)), final)
+
+
+def _read(pooled: Pooled, dtype: torch.dtype) -> Tensor:
+    """Mean, maximum and last side by side, (B, 3 W)."""
+    count = pooled.count.clamp(min=1).unsqueeze(-1)  # (B, 1)
+    # of float32 numbers the sum of one chunk is divided in float32, as it was formed
+    return torch.cat([pooled.total.to(dtype) / count, pooled.most, pooled.last], dim=-1)
 
 
 class SeriesHead(nn.Module):
@@ -67,8 +97,22 @@ class SeriesHead(nn.Module):
             committed: (B, K) bool, which they are.
             queries: (B, Q, W), not read.
         """
-        pooled = pool(features, committed)  # (B, 3 W)
-        out = self.body(pooled if encoded.static is None else torch.cat([pooled, encoded.static], dim=-1))
+        return self.answer(encoded, self.gather(features, committed), queries)
+
+    def gather(self, features: Tensor, committed: Tensor, before: Pooled | None = None) -> Pooled:
+        """What is pooled after these rows (B, K, W), of which the flagged (B, K) are committed."""
+        return gather(features, committed, before)
+
+    def answer(self, encoded: Encoded, pooled: Pooled, queries: Tensor) -> Prediction:
+        """Answer from what was pooled.
+
+        Args:
+            encoded: of the batch.
+            pooled: of this chunk and those before it.
+            queries: (B, Q, W), not read.
+        """
+        read = _read(pooled, pooled.most.dtype)  # (B, 3 W)
+        out = self.body(read if encoded.static is None else torch.cat([read, encoded.static], dim=-1))
         if self.classes:
             return Prediction(logits=out)  # (B, outputs)
         mean, raw = out.chunk(2, dim=-1)  # (B, outputs)
@@ -100,6 +144,19 @@ class QueryHead(nn.Module):
             encoded: of the batch.
             features: (B, K, W), not read.
             committed: (B, K), not read.
+            queries: (B, Q, W) at the queries.
+        """
+        return self.answer(encoded, None, queries)
+
+    def gather(self, features: Tensor, committed: Tensor, before: None = None) -> None:
+        """Nothing is pooled for a forecast."""
+
+    def answer(self, encoded: Encoded, pooled: None, queries: Tensor) -> Prediction:
+        """Answer at every query.
+
+        Args:
+            encoded: of the batch.
+            pooled: nothing.
             queries: (B, Q, W) at the queries.
         """
         rows = encoded.rows

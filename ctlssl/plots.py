@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_comparison"]
+__all__ = ["plot_comparison", "plot_timescales"]
 
 
 def plot_comparison(results: xarray.Dataset) -> Figure:
@@ -37,6 +37,56 @@ def plot_comparison(results: xarray.Dataset) -> Figure:
     seeds = results.sizes["seed"]
     figure.suptitle(f"Mean and standard deviation over {seeds} seeds" if seeds > 1 else "One seed", fontsize="medium")
     return figure
+
+
+def plot_timescales(before: xarray.Dataset, after: xarray.Dataset | None = None) -> Figure:
+    """How many modes of each layer have which half-life, before training and, where given, after it.
+
+    One panel a layer, all on one logarithmic axis. Modes that never decay, and those a layer does not have, are left
+    out. No window is opened: save the figure with ``figure.savefig(path)``.
+
+    Args:
+        before: from `ctlssl.timescales`, of the fresh model.
+        after: the same of the trained one.
+
+    Returns:
+        a figure of its own, outside of pyplot.
+
+    Raises:
+        ValueError: two data sets of other layers, or no half-life to draw.
+    """
+    from matplotlib.figure import Figure
+
+    layers = before.layer.values.tolist()
+    if after is not None and after.layer.values.tolist() != layers:
+        raise ValueError(f"before has the layers {layers}, after has {after.layer.values.tolist()}")
+    drawn = {"before training": before} | ({} if after is None else {"after training": after})
+    known = np.concatenate([_finite(times.half_life.values) for times in drawn.values()])
+    if not known.size:
+        raise ValueError("no mode has a finite half-life: there is nothing to draw")
+    low, high = known.min(), known.max()
+    edges = np.geomspace(low / 1.1, high * 1.1, max(10, min(60, known.size // len(drawn) // 4)))
+    figure = Figure(figsize=(6.0, 1.0 + 2.2 * len(layers)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(layers), 1, sharex=True))
+    for axes, layer in zip(panels, layers, strict=True):
+        for (label, times), style in zip(drawn.items(), _SPECTRA, strict=False):
+            axes.hist(_finite(times.sel(layer=layer).half_life.values), bins=edges, label=label, **style)
+        axes.set_ylabel("modes")
+        axes.set_title(layer, fontsize="medium")
+    panels[0].legend(fontsize="small")
+    panels[-1].set_xscale("log")
+    panels[-1].set_xlabel("half-life, in the unit of the data's times")
+    return figure
+
+
+_SPECTRA = (
+    {"histtype": "step", "color": "0.3", "linestyle": "--", "linewidth": 1.2},
+    {"histtype": "stepfilled", "color": "C0", "alpha": 0.5},
+)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values) & (values > 0)]
 
 
 def _panel(axes: Axes, results: xarray.Dataset) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 import xarray as xr
 
+from ctlssl.packed_series import PackedSeries
 from ctlssl.series import TimeSeries
 
-__all__ = ["channels", "check_dataset", "labels", "select_rows", "select_series", "static", "to_series"]
+__all__ = ["channels", "check_dataset", "labels", "select_rows", "select_series", "static", "to_packed", "to_series"]
 
 RESERVED = ("series", "obs", "row_size", "time", "origin")
 
@@ -238,22 +239,36 @@ def to_series(
         >>> series.lengths, series.observed[0, :, 0]
         (tensor([2, 1]), tensor([ True, False]))
     """
+    return to_packed(ds, variables, static, dtype, missing).to_series()
+
+
+def to_packed(
+    ds: xr.Dataset,
+    variables: Sequence[str] | None = None,
+    static: Sequence[str] | None = None,
+    dtype: torch.dtype = torch.float32,
+    missing: str = "error",
+) -> PackedSeries:
+    """The series without padding, rows as they lie in the Dataset; arguments and errors as of `to_series`.
+
+    Example:
+        >>> ds = make_dataset(np.array([4, 7]), np.array([2, 1]), np.array([0.0, 1.0, 5.0]), "h",
+        ...                   {"heart_rate": np.array([70.0, np.nan, 90.0])}, {}, {})
+        >>> to_packed(ds).times
+        tensor([0., 1., 5.], dtype=torch.float64)
+    """
     check_dataset(ds)
     names, covariates = _requested(ds, variables, static, missing)
-    size = ds["row_size"].values.astype(np.int64)
-    inside = np.arange(size.max(initial=0)) < size[:, None]  # (B, L)
-    values = np.full((*inside.shape, len(names)), np.nan)  # (B, L, D)
+    values = np.full((ds.sizes["obs"], len(names)), np.nan)  # (T, D)
     for d, name in enumerate(names):
         if name in ds.variables:
-            values[inside, d] = ds[name].values
-    times = np.zeros(inside.shape)  # (B, L)
-    times[inside] = ds["time"].values
+            values[:, d] = ds[name].values
     statics = np.stack([ds[name].values for name in covariates], axis=1) if covariates else None  # (B, S)
-    return TimeSeries(
+    return PackedSeries(
         values=torch.from_numpy(values).to(dtype),
-        times=torch.from_numpy(times),
+        times=torch.from_numpy(ds["time"].values.astype(np.float64)),
         observed=torch.from_numpy(np.isfinite(values)),
-        lengths=torch.from_numpy(size),
+        lengths=torch.from_numpy(ds["row_size"].values.astype(np.int64)),
         static=None if statics is None else torch.from_numpy(statics).to(dtype),
     )
 

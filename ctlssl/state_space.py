@@ -12,7 +12,7 @@ from torch import Tensor
 from ctlssl.state_matrices import Dense, StateMatrix
 from ctlssl.state_matrices.phi import matrix_phi_functions
 
-__all__ = ["StateSpace"]
+__all__ = ["StateSpace", "project"]
 
 _Made = TypeVar("_Made")
 
@@ -96,17 +96,29 @@ class StateSpace:
 
     def driven(self, u: Tensor) -> Tensor:
         """B u as states (..., G, N), u (..., H)."""
-        return _project(u, self.B)[..., None, :] if self.multi_input else self.B * u[..., None]
+        return project(u, self.B)[..., None, :] if self.multi_input else self.B * u[..., None]
 
     def read(self, x: Tensor, u: Tensor) -> Tensor:
         """The outputs C x + D u as (..., H * M), x (..., G, N), u (..., H)."""
         if self.multi_input:
-            return torch.addcmul(_project(x[..., 0, :], self.C), self.D, u)  # (..., H)
+            return torch.addcmul(project(x[..., 0, :], self.C), self.D, u)  # (..., H)
         return ((self.C * x[..., None, :]).sum(-1) + self.D * u[..., None]).flatten(-2)  # (..., H * M)
 
     def to(self, dtype: torch.dtype) -> StateSpace:
         """The same system with every tensor in another dtype."""
         return self.derived(dtype, lambda: self._cast(dtype))
+
+    def split(self) -> list[StateSpace]:
+        """The systems of a bank, each as a bank of one.
+
+        Raises:
+            ValueError: a multi-input system, which is one.
+        """
+        if self.multi_input:
+            raise ValueError("a multi-input system is one system; only a bank can be split")
+        parts = (self.A.split(self.channels), self.B.split(1), self.C.split(1), self.D.split(1))
+        systems = [StateSpace(*part) for part in zip(*parts, strict=True)]
+        return [system.remembering() for system in systems] if self.remembers else systems
 
     @property
     def remembers(self) -> bool:
@@ -218,7 +230,7 @@ class StateSpace:
 _TILE = 16
 
 
-def _project(x: Tensor, matrix: Tensor) -> Tensor:
+def project(x: Tensor, matrix: Tensor) -> Tensor:
     """Rows x (..., K) times matrix (M, K) transposed, (..., M), each row as it would be in any other company.
 
     A matrix product works in tiles and rounds the rows left over at an edge another way, so a row would change its

@@ -17,6 +17,7 @@ from torch import Tensor
 from ctlssl.catalogue import load_dataset
 from ctlssl.contract import Problem
 from ctlssl.normalization import Normalizer
+from ctlssl.packed_series import PackedSeries
 from ctlssl.schema import channels, select_rows, select_series, series_of_row, to_series
 from ctlssl.series import TimeSeries
 
@@ -28,7 +29,7 @@ class Examples:
     """Series together with the answers that belong to them.
 
     Args:
-        series: B series.
+        series: B series, padded or packed.
         ids: (B,) their names in the data set.
         labels: (B,) int64 classes, or (B, T) float targets, or None.
         query_times: (B, Q) float64, NaN-padded times at which values are to be forecast, or None.
@@ -48,7 +49,7 @@ class Examples:
         (2, array(['b'], dtype='<U1'))
     """
 
-    series: TimeSeries
+    series: TimeSeries | PackedSeries
     ids: np.ndarray
     labels: Tensor | None = None
     query_times: Tensor | None = None

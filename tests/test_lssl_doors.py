@@ -26,6 +26,8 @@ def test_names_and_defaults():
         "learn": ("A", "B", "step"),
         "multi_input": False,
         "bidirectional": False,
+        "step_size": "plain",
+        "per_channel": False,
     }
     assert ctlssl.exact is exact and ctlssl.gbt(0.3) == gbt(0.3)
     layer = LSSL(2, 4, method=Discretization(exact, PREVIOUS), structure=STRUCTURES["dplr"].build)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ctlssl import packed_series
+from ctlssl import LSSL, packed_series
 from ctlssl.layers.packed import run_packed
 from ctlssl.packed_series import PackedSeries, like_lengths, packed_rows
 from ctlssl.series import TimeSeries

@@ -1,11 +1,12 @@
-"""The picture of a comparison: what stands where, drawn without a screen and without pyplot."""
+"""The pictures: what stands where, drawn without a screen and without pyplot."""
 
 import sys
 
 import numpy as np
 import pytest
+import xarray
 
-from ctlssl.plots import plot_comparison
+from ctlssl.plots import plot_comparison, plot_timescales
 from tests.toys import comparison
 
 
@@ -44,3 +45,43 @@ def test_pyplot_is_not_touched():
     known = "matplotlib.pyplot" in sys.modules
     plot_comparison(comparison())
     assert ("matplotlib.pyplot" in sys.modules) == known
+
+
+def spectra(layers=("blocks.0.layer", "blocks.1.layer"), factor=1.0):
+    """Half-lives of made-up layers: modes 1, 2, ... 40 of two systems, one that never decays, one that is not there."""
+    values = factor * np.arange(1.0, 41.0) * np.ones((len(layers), 2, 1))
+    values[0, 1, -1], values[0, 1, 0] = np.inf, np.nan
+    return xarray.Dataset({"half_life": (("layer", "system", "mode"), values)}, coords={"layer": list(layers)})
+
+
+def test_half_lives_before_and_after(tmp_path):
+    figure = plot_timescales(spectra(), spectra(factor=10.0))
+    first, second = figure.axes
+    assert [text.get_text() for text in first.get_legend().get_texts()] == ["before training", "after training"]
+    assert first.get_xscale() == "log" and "unit of the data" in second.get_xlabel()
+    assert first.get_title() == "blocks.0.layer"
+    low, high = first.get_xlim()
+    assert low < 1.0 and high > 400.0
+    figure.savefig(tmp_path / "spectrum.png")
+    assert (tmp_path / "spectrum.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_finite_half_life_is_counted():
+    figure = plot_timescales(spectra())
+    heights = [
+        sum(height for (_, height), (_, after) in zip(xy[1:-1:2], xy[2::2], strict=False) if height == after)
+        for xy in (axes.patches[0].get_xy() for axes in figure.axes)
+    ]
+    assert heights == [78, 80]
+
+
+def test_spectra_that_do_not_belong_together():
+    with pytest.raises(ValueError, match="after has"):
+        plot_timescales(spectra(), spectra(layers=("other", "layers")))
+    with pytest.raises(ValueError, match="no mode"):
+        plot_timescales(spectra() * np.inf)
+
+
+def test_one_half_life_is_drawn():
+    (axes,) = plot_timescales(spectra(layers=("layer",)).isel(mode=[3])).axes
+    assert axes.get_ylabel() == "modes"

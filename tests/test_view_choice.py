@@ -44,6 +44,25 @@ def test_exact_rules_of_a_matrix_a_gap_convolve_early():
 
 
 @NAMES
+def test_fixed_banks_convolve_earlier(structure):
+    """What a fixed system keeps makes the convolution cheaper; with several inputs and on a GPU nothing changes."""
+    fixed, learned = (crossover_length(structure, False, "cpu", fixed=fixed) for fixed in (True, False))
+    assert fixed <= (learned or LONG)
+    for given in ((True, "cpu"), (False, "cuda"), (True, "cuda")):
+        assert crossover_length(structure, *given, fixed=True) == crossover_length(structure, *given)
+    layer = make_layer(structure, "bilinear", learn=())
+    choice = layer.chosen_view(torch.ones(1, fixed, layer.channels), 0.1)
+    assert choice.name == "convolution" and "fixed" in choice.reason
+    assert make_layer(structure, learn=()).chosen_view(torch.ones(1, fixed - 1, 3), 0.1).name == "recurrence"
+
+
+def test_gated_layers_step():
+    layer = make_layer("dplr", "bilinear", step_size="gated")
+    choice = layer.chosen_view(torch.ones(1, LONG, layer.channels), 0.1)
+    assert choice.name == "recurrence" and "depend on the input" in choice.reason
+
+
+@NAMES
 @KINDS
 def test_what_allows_more_than_one_gap_takes_the_recurrence(structure, multi_input):
     for given, word in (

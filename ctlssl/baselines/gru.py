@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from ctlssl.contract import Model, Prediction, Problem, check_request
-from ctlssl.encoders import Committed, Encoder, take
+from ctlssl.encoders import Encoder
 from ctlssl.heads import head
+from ctlssl.interleaving import take
+from ctlssl.model_state import Hidden, ModelState, Pooled, Seen
 from ctlssl.series import TimeSeries
 
 __all__ = ["GRU"]
@@ -48,28 +52,42 @@ class GRU(Model):
         self,
         series: TimeSeries,
         query_times: Tensor | None = None,
-        state: object | None = None,
+        state: ModelState | None = None,
         rate: float | Tensor = 1.0,
     ) -> Prediction:
         """See `Model.forward`."""
-        check_request(self.problem, series, query_times, state)
-        encoded = self.encoder(series, query_times, rate)
+        check_request(self.problem, series, query_times, state, None if state is None else self.initial_state(0))
+        encoded = self.encoder(series, query_times, rate, None if state is None else state.seen)
         committed = encoded.rows.compact()
         hidden = take(encoded.features, committed.position)  # (B, K, W)
         queries = encoded.rows.at_queries(encoded.features)  # (B, Q, W)
-        for depth, unit in enumerate(self.units):
+        kept = self.initial_state(series.batch).layers if state is None else state.layers
+        layers = []
+        for depth, (unit, before) in enumerate(zip(self.units, kept, strict=True)):
             hidden, queries = (self.dropout(hidden), self.dropout(queries)) if depth else (hidden, queries)
+            start = before.h.to(hidden.dtype)  # (B, W)
             # Padding follows the last observation, so that nothing flows from it to what is read.
-            states = unit(hidden)[0]  # (B, K, W)
-            queries = _peek(unit, queries, states, committed)
+            states = unit(hidden, start.unsqueeze(0))[0]  # (B, K, W)
+            queries = _peek(unit, queries, committed.at_queries(states, start))
+            layers.append(Hidden(committed.at_end(states, start)))
             hidden = states
-        return self.head(encoded, hidden, committed.inside, queries)
+        pooled = self.head.gather(hidden, committed.inside, None if state is None else state.pooled)
+        prediction = self.head.answer(encoded, pooled, queries)
+        return replace(prediction, state=ModelState(encoded.seen, tuple(layers), pooled))
+
+    def initial_state(self, batch: int) -> ModelState:
+        """See `Model.initial_state`."""
+        like, width = self.encoder.linear.weight, self.encoder.linear.out_features
+        return ModelState(
+            Seen.nothing(batch, self.problem.channels, like),
+            tuple(Hidden(like.new_zeros(batch, width)) for _ in self.units),
+            None if self.problem.kind == "forecasting" else Pooled.nothing(batch, width, like),
+        )
 
 
-def _peek(unit: nn.GRU, queries: Tensor, states: Tensor, committed: Committed) -> Tensor:
-    """One step of the unit at every query, from the state of the last observation before it: (B, Q, W)."""
+def _peek(unit: nn.GRU, queries: Tensor, before: Tensor) -> Tensor:
+    """One step of the unit at every query (B, Q, W), from the state before it (B, Q, W): (B, Q, W)."""
     if queries.numel() == 0:
         return queries
-    before = committed.at_queries(states, states.new_zeros(states.shape[-1]))  # (B, Q, W)
     step = unit(queries.reshape(-1, 1, queries.shape[-1]), before.reshape(1, -1, before.shape[-1]))[0]
     return step.view_as(before)

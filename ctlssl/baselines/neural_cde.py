@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from ctlssl.baselines.solvers import Solver
 from ctlssl.contract import Model, Prediction, Problem, check_request
-from ctlssl.encoders import Committed, Encoder, take
+from ctlssl.encoders import Encoder
 from ctlssl.heads import head
+from ctlssl.interleaving import Committed, take
 from ctlssl.series import TimeSeries
 
 __all__ = ["NeuralCDE"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ctlssl.baselines.solvers import Solver
 from ctlssl.contract import Model, Prediction, Problem, check_request
-from ctlssl.encoders import Encoder, take
+from ctlssl.encoders import Encoder
 from ctlssl.heads import head
+from ctlssl.interleaving import take
+from ctlssl.model_state import Hidden, ModelState, Pooled, Seen
 from ctlssl.series import TimeSeries
 
 __all__ = ["ODERNN"]
@@ -76,28 +79,42 @@ class ODERNN(Model):
         self,
         series: TimeSeries,
         query_times: Tensor | None = None,
-        state: object | None = None,
+        state: ModelState | None = None,
         rate: float | Tensor = 1.0,
     ) -> Prediction:
         """See `Model.forward`."""
-        check_request(self.problem, series, query_times, state)
-        encoded = self.encoder(series, query_times, rate)
+        check_request(self.problem, series, query_times, state, None if state is None else self.initial_state(0))
+        encoded = self.encoder(series, query_times, rate, None if state is None else state.seen)
         rows, committed = encoded.rows, encoded.rows.compact()
         gaps = (encoded.gaps * encoded.rate.unsqueeze(-1)).unsqueeze(-1).to(encoded.features.dtype)  # (B, R, 1)
         inputs = take(encoded.features, committed.position)  # (B, K, W)
-        hidden = self._walk(inputs, take(gaps, committed.position), committed.counts)  # (B, K, W)
-        before = committed.at_queries(hidden, hidden.new_zeros(hidden.shape[-1]))  # (B, Q, W)
+        (kept,) = self.initial_state(series.batch).layers if state is None else state.layers
+        start = kept.h.to(inputs.dtype)  # (B, W)
+        hidden = self._walk(inputs, take(gaps, committed.position), committed.counts, start)  # (B, K, W)
+        before = committed.at_queries(hidden, start)  # (B, Q, W)
         x, gap = rows.at_queries(encoded.features), rows.at_queries(gaps)  # (B, Q, W), (B, Q, 1)
         queries = self._step(before.flatten(0, 1), x.flatten(0, 1), gap.flatten(0, 1)).view_as(before)
-        return self.head(encoded, hidden, committed.inside, queries)
+        pooled = self.head.gather(hidden, committed.inside, None if state is None else state.pooled)
+        prediction = self.head.answer(encoded, pooled, queries)
+        layers = (Hidden(committed.at_end(hidden, start)),)
+        return replace(prediction, state=ModelState(encoded.seen, layers, pooled))
 
-    def _walk(self, inputs: Tensor, gaps: Tensor, counts: Tensor) -> Tensor:
-        """The state after every observation, (B, K, W); 0 past the last."""
+    def initial_state(self, batch: int) -> ModelState:
+        """See `Model.initial_state`."""
+        like, width = self.encoder.linear.weight, self.encoder.linear.out_features
+        return ModelState(
+            Seen.nothing(batch, self.problem.channels, like),
+            (Hidden(like.new_zeros(batch, width)),),
+            None if self.problem.kind == "forecasting" else Pooled.nothing(batch, width, like),
+        )
+
+    def _walk(self, inputs: Tensor, gaps: Tensor, counts: Tensor, start: Tensor) -> Tensor:
+        """The state after every observation, (B, K, W), from (B, W) before the first; 0 past the last."""
         order = torch.argsort(counts, descending=True, stable=True)  # (B,): series that ended leave from the bottom
-        inputs, gaps = inputs[order], gaps[order]
+        inputs, gaps, hidden = inputs[order], gaps[order], start[order]
         place = torch.arange(inputs.shape[1], device=counts.device)
         active = (counts.unsqueeze(1) > place).sum(dim=0).tolist()  # K numbers
-        batch, hidden, states = inputs.shape[0], inputs.new_zeros(inputs.shape[0], inputs.shape[2]), []
+        batch, states = inputs.shape[0], []
         for k, alive in enumerate(active):
             hidden = self._step(hidden[:alive], inputs[:alive, k], gaps[:alive, k])  # (alive, W)
             states.append(nn.functional.pad(hidden, (0, 0, 0, batch - alive)))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ctlssl.contract import Prediction, Problem, check_request
-from ctlssl.encoders import interleave, last_true
+from ctlssl.interleaving import interleave, last_true
 from ctlssl.series import TimeSeries
 
 if TYPE_CHECKING:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from ctlssl.views import State
 
-__all__ = ["check_inputs", "check_lengths", "check_queries", "check_state", "read_gaps"]
+__all__ = [
+    "check_inputs",
+    "check_lengths",
+    "check_queries",
+    "check_state",
+    "found_shape",
+    "full_precision",
+    "one_column",
+    "read_gaps",
+]
 
 
 def check_inputs(u: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
     """Inputs (B, L, H) in the dtype the layer computes in: half precision and integers are promoted."""
     if not isinstance(u, Tensor) or u.ndim != 3 or u.shape[-1] != channels:
-        found = f"shape {tuple(u.shape)}" if isinstance(u, Tensor) else type(u).__name__
-        raise ValueError(f"u needs shape (batch, length, {channels}); found {found}")
+        raise ValueError(f"u needs shape (batch, length, {channels}); found {found_shape(u)}")
     if u.is_complex():
         raise TypeError("u must be real; pass real and imaginary parts as channels")
     return u.to(torch.promote_types(torch.promote_types(u.dtype, dtype), torch.float32))
@@ -119,3 +128,21 @@ def _float64(value: Tensor | float, u: Tensor) -> Tensor:
         return torch.as_tensor(value, dtype=torch.float64, device=u.device)
     except (TypeError, ValueError) as error:
         raise ValueError(f"dt and rate need real numbers; found {value!r:.60}") from error
+
+
+def one_column(dt: Tensor | float | None) -> Tensor | float | None:
+    """Gaps of one row each, (B,), as (B, 1); numbers, None and (B, Q) pass."""
+    if dt is None or isinstance(dt, int | float):
+        return dt
+    dt = torch.as_tensor(dt)
+    return dt[:, None] if dt.ndim == 1 else dt
+
+
+def found_shape(u: object) -> str:
+    """What something is, for a message that refuses it."""
+    return f"shape {tuple(u.shape)}" if isinstance(u, Tensor) else type(u).__name__
+
+
+def full_precision(device: str) -> AbstractContextManager:
+    """Without autocast: half precision would lose the phases."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ctlssl import hippo
 from ctlssl.discretization import Discretization, Rule, named_method
-from ctlssl.layers.inputs import check_inputs, check_lengths, check_queries, check_state, read_gaps
+from ctlssl.layers.formation import form_system, half_lives, per_state
+from ctlssl.layers.inputs import (
+    check_inputs,
+    check_lengths,
+    check_queries,
+    check_state,
+    found_shape,
+    full_precision,
+    one_column,
+    read_gaps,
+)
 from ctlssl.layers.kept_system import KeptSystem
-from ctlssl.layers.reversal import reversed_rows
+from ctlssl.layers.options import check_options, described, structure_name
+from ctlssl.layers.packed import run_packed
+from ctlssl.layers.quick_step import quick_step
+from ctlssl.layers.reversal import run_reversed
+from ctlssl.layers.step_gate import StepGate, clocked_run
 from ctlssl.layers.view_choice import VIEWS, ViewChoice, choose_view, one_gap_for_all
-from ctlssl.state_matrices import STRUCTURES, Diagonal, StateMatrix
+from ctlssl.state_matrices import Diagonal, StateMatrix
 from ctlssl.state_space import StateSpace
-from ctlssl.step_size import initial_log_steps
+from ctlssl.step_size import StepSize, initial_log_steps, named_step_size
 from ctlssl.views import Integration, Response, State, integration
+from ctlssl.views.kept_response import KeptResponse
 
 __all__ = ["LSSL"]
 
@@ -38,10 +53,15 @@ class LSSL(nn.Module):
         method: name, rule or `Discretization`.
         heads: outputs a channel M.
         step_range: smallest and largest initial step size.
-        learn: which of "A", "B", "step" are trained (C and D always are).
+        learn: which of "A", "B", "step" are trained (C and D always are). With none of them, LSSL-fixed, the
+            convolution keeps what it can of its kernel from call to call.
         multi_input: one system with H inputs and outputs; the step size is then one a conjugate pair for a diagonal A
             and one in all for the others.
         bidirectional: a second pass over each series reversed, with its own C; outputs are summed.
+        step_size: what has a step size of its own, and which other factors a gap is multiplied by: a name
+            ("plain", "per_layer", "per_state", "gated", "gated_per_channel", "without_gap", "without_rate"), a
+            `StepSize`, or its fields as a dictionary.
+        per_channel: each channel of a bank has an A of its own.
 
     Shapes:
         u (B, L, H) and dt None (= 1), a number, (L,) or (B, L) -> y (B, L, H * M) and the state.
@@ -76,27 +96,29 @@ class LSSL(nn.Module):
         learn: Collection[str] = ("A", "B", "step"),
         multi_input: bool = False,
         bidirectional: bool = False,
+        step_size: str | Mapping[str, Any] | StepSize = "plain",
+        per_channel: bool = False,
     ) -> None:
         super().__init__()
-        _check_options(channels, heads, learn, multi_input)
+        given = named_step_size(step_size)
+        check_options(channels, heads, learn, multi_input, per_channel, given)
         self.channels, self.state_size, self.heads = channels, state_size, heads
         self.multi_input, self.bidirectional = multi_input, bidirectional
         self.method = named_method(method)
         self.learn = tuple(learn)
-        name = structure if isinstance(structure, str) else _name_of(structure)
+        name = structure_name(structure)
         A, B = hippo.start(name, measure, state_size)
+        self.step_size, self.per_channel = given.resolved(multi_input, isinstance(A, Diagonal)), per_channel
         self.structure, self.measure = name, measure
         self._matrix_class = type(A)
         self._matrix_names = tuple(free := A.free())
         for key, value in free.items():
-            self._add(f"A_{key}", value, "A" in learn)
+            self._add(f"A_{key}", value.expand(channels, *value.shape) if per_channel else value, "A" in learn)
         N, H = state_size, channels
-        paired = isinstance(A, Diagonal)
-        steps = (H,) if not multi_input else (N // 2,) if paired else ()
-        log_step = initial_log_steps(steps, step_range)
+        log_step = initial_log_steps(self.step_size.shape(H, N, multi_input), step_range)
         B = torch.randn(N, H) * H**-0.5 if multi_input else B.expand(H, N)
         if self.method.hold.kick:  # a kick has no length: the start gives it the weight of one unit of time
-            B = B * self._per_state(log_step.exp())
+            B = B * per_state(log_step.exp(), self.step_size.per, multi_input)
         self._add("log_step", log_step, "step" in learn)
         self._add("B", B, "B" in learn)
         outputs = (H, N) if multi_input else (H, heads, N)
@@ -104,7 +126,9 @@ class LSSL(nn.Module):
         self.C = nn.Parameter(torch.randn(outputs) * scale)
         self.C_reverse = nn.Parameter(torch.randn(outputs) * scale) if bidirectional else None
         self.D = nn.Parameter(torch.randn(outputs[:-1]))
-        self._kept_system = KeptSystem()
+        gates = {None: 0, "row": 1, "channel": H}[self.step_size.gate]
+        self.gate = StepGate(H, gates) if gates else None
+        self._kept_system, self._kept_response = KeptSystem(), KeptResponse()
 
     def forward(
         self,
@@ -151,22 +175,21 @@ class LSSL(nn.Module):
         """The same as `forward`, as the view's own `Response`, which counts the evaluations of a solver."""
         u = check_inputs(u, self.channels, self.C.dtype)
         lengths, is_query = check_lengths(lengths, u), check_queries(is_query, u)
+        dt, rate = self._heard(dt, rate, u, lengths)
         gaps = read_gaps(dt, rate, u, lengths)
         if self.bidirectional and state is not None:
             raise ValueError("a bidirectional layer reads the whole series: it takes no state")
         state = check_state(state, len(u), self._state_shape(), self.channels)
-        run = self._runner(self._choice(u, dt, is_query, rate, view), view)
-        with _full_precision(u.device.type):
-            response = run(self._current_system(), self.method, u, gaps, state, lengths, is_query)
+        run = partial(clocked_run, self._runner(self._choice(u, dt, is_query, rate, view), view))
+        with full_precision(u.device.type):
+            gates = None if self.gate is None else self.gate(u, lengths)
+            response = run(self._current_system(), self.method, u, gaps, state, lengths, is_query, gates)
             if not self.bidirectional:
                 return response
-            place, reversed_gaps = reversed_rows(gaps, lengths, is_query)
-            gaps = gaps if one_gap_for_all(dt, rate, is_query) else reversed_gaps
-            turned = u.gather(1, place[..., None].expand_as(u))
-            flags = None if is_query is None else is_query.gather(1, place)
-            back = run(self.system(reverse=True), self.method, turned, gaps, None, lengths, flags)
-            y = response.y + back.y.gather(1, place[..., None].expand_as(back.y))
-            return Response(y, response.state, response.evaluations + back.evaluations)
+            one_gap = not self.step_size.gap or one_gap_for_all(dt, rate, is_query)
+            run = partial(run, self._formed(reverse=True), self.method)
+            back = run_reversed(run, u, gaps, one_gap, lengths, is_query, gates)
+            return Response(response.y + back.y, response.state, response.evaluations + back.evaluations)
 
     def chosen_view(
         self,
@@ -200,7 +223,9 @@ class LSSL(nn.Module):
             dt has a gap a row (shape (2000,)), equal or not, and only the recurrence serves any grid
         """
         u = check_inputs(u, self.channels, self.C.dtype)
-        read_gaps(dt, rate, u, torch.zeros(len(u), dtype=torch.int64, device=u.device))  # shapes alone
+        none = torch.zeros(len(u), dtype=torch.int64, device=u.device)
+        read_gaps(dt, rate, u, none)  # shapes alone
+        dt, rate = self.step_size.heard(dt, rate)
         return self._choice(u, dt, check_queries(is_query, u), rate, view)
 
     def step(self, u: Tensor, dt: Tensor | float | None, state: State) -> tuple[Tensor, State]:
@@ -217,8 +242,12 @@ class LSSL(nn.Module):
         self._refuse_bidirectional("step")
         if state is None or not isinstance(u, Tensor) or u.ndim != 2:
             state = self._own_state(state)
-            raise ValueError(f"step takes one observation, u ({len(state.u)}, {self.channels}); found {_shape(u)}")
-        y, state = self(u[:, None], _one_column(dt), state=state, view="recurrence")
+            raise ValueError(f"step takes one observation, u ({len(state.u)}, {self.channels}); found {found_shape(u)}")
+        plain = self.step_size.plain and self.gate is None
+        found = quick_step(self, u, dt, state) if plain else None
+        if found is not None:
+            return found
+        y, state = self(u[:, None], one_column(dt), state=state, view="recurrence")
         return y[:, 0], state
 
     def peek(self, state: State, dt: Tensor | float, u: Tensor | None = None) -> Tensor:
@@ -236,7 +265,7 @@ class LSSL(nn.Module):
             ValueError: a bidirectional layer, or shapes that do not fit.
         """
         self._refuse_bidirectional("peek")
-        state, column = self._own_state(state), _one_column(dt)
+        state, column = self._own_state(state), one_column(dt)
         if u is None:
             u = torch.zeros_like(state.u) if self.method.hold.kick else state.u
         several = torch.as_tensor(dt).ndim == 2 or u.ndim == 3
@@ -248,6 +277,21 @@ class LSSL(nn.Module):
         y, _ = self(u, column, state=state, is_query=asked, view="recurrence")
         return y if several else y[:, 0]
 
+    def packed(
+        self,
+        u: Tensor,
+        dt: Tensor | float | None,
+        lengths: Tensor,
+        state: State | None = None,
+        is_query: Tensor | None = None,
+        rate: Tensor | float = 1.0,
+    ) -> tuple[Tensor, State | None]:
+        """What `forward` gives for series one after another, without padding: u (T, H) -> y (T, H * M) and the state.
+
+        See `ctlssl.layers.packed.run_packed`.
+        """
+        return run_packed(self, u, dt, lengths, state, is_query, rate)
+
     def initial_state(self, batch: int) -> State:
         """The zero state of a number of series."""
         self._refuse_bidirectional("initial_state")
@@ -258,33 +302,47 @@ class LSSL(nn.Module):
 
         Args:
             reverse: with the output map of the reversed pass of a bidirectional layer.
+
+        Raises:
+            ValueError: step sizes that depend on the input, which make another system of each row.
         """
+        if self.gate is not None:
+            raise ValueError("input-dependent steps make another system of each row; build the layer without a gate")
+        return self._formed(reverse)
+
+    def timescales(self) -> Tensor:
+        """Half-lives ln 2 / |Re lambda| of the modes of each system, (G, N) float64, in clock units, ascending.
+
+        A gate counts as 1. Eigenvalues are those of float64 arithmetic: of a matrix far from normal (DPLR and LegS of
+        32 states and more) the slow ones are right and the fast ones are not.
+
+        Example:
+            >>> layer = LSSL(1, 4, structure="diagonal", measure="lin", step_range=(0.1, 0.1))
+            >>> layer.timescales()  # Re lambda = -1/2 times the step
+            tensor([[13.8629, 13.8629, 13.8629, 13.8629]], dtype=torch.float64)
+        """
+        with torch.no_grad():
+            return half_lives(self._formed())
+
+    def _formed(self, reverse: bool = False) -> StateSpace:
         free = {name: getattr(self, f"A_{name}").double() for name in self._matrix_names}
         A = self._matrix_class.from_free(free)
-        step = self.log_step.double().exp()
-        B = self.B.double()
-        if not self.method.hold.kick:
-            B = B * self._per_state(step)
-        A = A.scale_pairs(step) if self.multi_input and isinstance(A, Diagonal) else A.scale(step)
         C = self.C_reverse if reverse else self.C
         # The feed-through belongs to the forward pass alone: it would count twice in the sum.
         D = torch.zeros_like(self.D) if reverse else self.D
-        return StateSpace(A, B, C.double(), D.double(), self.multi_input)
+        maps, step = (self.B.double(), C.double(), D.double()), self.log_step.double().exp()
+        return form_system(A, step, maps, self.method, self.step_size.per, self.multi_input)
 
     def _current_system(self) -> StateSpace:
-        """What `system` returns; the same object as before where no gradients are recorded and no parameter changed."""
+        """The system at a gate of 1; the same object as before where no gradients are recorded and nothing changed."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return self.system()
+            return self._formed()
         names = (*(f"A_{name}" for name in self._matrix_names), "log_step", "B", "C", "D")
-        return self._kept_system.of(self.method, [getattr(self, name) for name in names], self.system)
+        return self._kept_system.of(self.method, [getattr(self, name) for name in names], self._formed)
 
     def extra_repr(self) -> str:
         """The options that differ from layer to layer."""
-        return (
-            f"{self.channels}, state_size={self.state_size}, structure={self.structure!r}, measure={self.measure!r}, "
-            f"method={self.method.name!r}, heads={self.heads}, learn={self.learn}, multi_input={self.multi_input}, "
-            f"bidirectional={self.bidirectional}"
-        )
+        return described(self)
 
     def _choice(
         self,
@@ -295,16 +353,22 @@ class LSSL(nn.Module):
         view: str | Integration,
     ) -> ViewChoice:
         system = (self.structure, self.multi_input, self.C.device.type, self.method.rule.tabulated)
-        return choose_view(view, dt, rate, is_query, u.shape[1], system)
+        return choose_view(view, dt, rate, is_query, u.shape[1], system, self.gate is not None, not self.learn)
 
     def _runner(self, choice: ViewChoice, view: str | Integration) -> Callable[..., Response]:
-        return partial(integration, solver=view) if isinstance(view, Integration) else VIEWS[choice.name]
+        if isinstance(view, Integration):
+            return partial(integration, solver=view)
+        if choice.name == "convolution" and not self.learn:
+            return partial(VIEWS["convolution"], respond=self._kept_response.of)
+        return VIEWS[choice.name]
 
-    def _per_state(self, step: Tensor) -> Tensor:
-        """Step sizes shaped to multiply B."""
-        if self.multi_input and step.ndim:
-            return torch.cat([step, step])[:, None]  # (N, 1)
-        return step[..., None]  # (H, 1) or (1,)
+    def _heard(
+        self, dt: Tensor | float | None, rate: Tensor | float, u: Tensor, lengths: Tensor | None
+    ) -> tuple[Tensor | float | None, Tensor | float]:
+        """Of gaps and rate what counts; what does not must be sound all the same."""
+        if not self.step_size.plain:
+            read_gaps(dt, rate, u, lengths)
+        return self.step_size.heard(dt, rate)
 
     def _add(self, name: str, value: Tensor, learned: bool) -> None:
         value = value.detach().to(torch.get_default_dtype()).clone()
@@ -323,36 +387,3 @@ class LSSL(nn.Module):
     def _refuse_bidirectional(self, call: str) -> None:
         if self.bidirectional:
             raise ValueError(f"a bidirectional layer has no causal state: {call} needs bidirectional=False")
-
-
-def _full_precision(device: str) -> AbstractContextManager:
-    """Without autocast: half precision would lose the phases."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-def _one_column(dt: Tensor | float | None) -> Tensor | float | None:
-    if dt is None or isinstance(dt, int | float):
-        return dt
-    dt = torch.as_tensor(dt)
-    return dt[:, None] if dt.ndim == 1 else dt
-
-
-def _shape(u: object) -> str:
-    return f"shape {tuple(u.shape)}" if isinstance(u, Tensor) else type(u).__name__
-
-
-def _name_of(structure: type[StateMatrix]) -> str:
-    for name, member in STRUCTURES.items():
-        if member is structure:
-            return name
-    raise ValueError(f"unknown structure {structure!r}; choose one of {', '.join(STRUCTURES)}")
-
-
-def _check_options(channels: int, heads: int, learn: Collection[str], multi_input: bool) -> None:
-    if channels < 1 or heads < 1:
-        raise ValueError(f"channels and heads must be at least 1; found {channels} and {heads}")
-    unknown = [name for name in learn if name not in ("A", "B", "step")]
-    if unknown or isinstance(learn, str):
-        raise ValueError(f"learn takes any of 'A', 'B', 'step' as a tuple; found {learn!r}")
-    if multi_input and heads != 1:
-        raise ValueError(f"a multi-input layer has one head; found heads={heads}")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["reversed_rows"]
+from ctlssl.views import Response
+
+__all__ = ["reversed_rows", "run_reversed"]
 
 
 def reversed_rows(dt: Tensor, lengths: Tensor | None, is_query: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -39,3 +44,34 @@ def reversed_rows(dt: Tensor, lengths: Tensor | None, is_query: Tensor | None) -
     lone = torch.where(commits, first, 0)
     gaps = torch.where(following < L, to_next, lone)
     return place, torch.where(inside, gaps, 0).clamp(min=0).gather(1, place)
+
+
+def run_reversed(
+    run: Callable[..., Response],
+    u: Tensor,
+    gaps: Tensor,
+    one_gap: bool,
+    lengths: Tensor | None,
+    is_query: Tensor | None,
+    gates: Tensor | None,
+) -> Response:
+    """A system run over each series reversed within its length, outputs in the original order.
+
+    Args:
+        run: a view with its system and method, which takes u, gaps, state, lengths, is_query and gates.
+        u: inputs, (B, L, H).
+        gaps: (B, L).
+        one_gap: whether all rows have the same gap by what was given; it is then that of the reversed rows too.
+        lengths: rows of each series, (B,); L if None.
+        is_query: rows that are queries, (B, L).
+        gates: what the gap before each row is multiplied by, (B, L, 1 or H); a row keeps its own.
+    """
+    place, reversed_gaps = reversed_rows(gaps, lengths, is_query)
+    turned, gates = (None if rows is None else _turned(rows, place) for rows in (u, gates))
+    flags = None if is_query is None else is_query.gather(1, place)
+    back = run(turned, gaps if one_gap else reversed_gaps, None, lengths, flags, gates)
+    return dataclasses.replace(back, y=_turned(back.y, place))
+
+
+def _turned(rows: Tensor, place: Tensor) -> Tensor:
+    return rows.gather(1, place[..., None].expand_as(rows))

@@ -31,6 +31,10 @@ _CROSSOVERS: dict[tuple[str, bool], tuple[int | None, int | None]] = {
     ("quasiseparable", True): (1024, _STEPPED),
 }
 
+# The same on a CPU where A, B and the step are not learned, and the convolution keeps what it can of its kernel. With
+# several inputs it does not pay: its transforms are of a matrix of kernels.
+_FIXED_CROSSOVERS = {"dense": _STEPPED, "diagonal": 512, "dplr": _STEPPED, "quasiseparable": _STEPPED}
+
 
 @dataclass(frozen=True)
 class ViewChoice:
@@ -45,7 +49,9 @@ class ViewChoice:
     reason: str
 
 
-def crossover_length(structure: str, multi_input: bool, device: str, tabulated: bool = False) -> int | None:
+def crossover_length(
+    structure: str, multi_input: bool, device: str, tabulated: bool = False, fixed: bool = False
+) -> int | None:
     """Length from which the convolution is faster than the recurrence, None where it never is.
 
     Args:
@@ -53,9 +59,12 @@ def crossover_length(structure: str, multi_input: bool, device: str, tabulated: 
         multi_input: whether one system reads all channels.
         device: type of the device.
         tabulated: whether the rule needs a matrix a gap of any structure but the diagonal one, as exact rules do.
+        fixed: whether neither A nor B nor the step is learned.
     """
     if tabulated and structure != "diagonal":
         return _STEPPED
+    if fixed and not multi_input and device == "cpu":
+        return _FIXED_CROSSOVERS[structure]
     return _CROSSOVERS[structure, multi_input][device != "cpu"]
 
 
@@ -66,12 +75,14 @@ def choose_view(
     is_query: Tensor | None,
     length: int,
     system: tuple[str, bool, str, bool],
+    gated: bool = False,
+    fixed: bool = False,
 ) -> ViewChoice:
     """The view that runs on these arguments of a layer.
 
-    "auto" convolves only when one gap and one rate serve all rows and series, no row is a query, and the record is at
-    least as long as the crossover. Gaps that happen to be equal do not count: a result must not change its rounding,
-    nor a program its speed, with the values of the data.
+    "auto" convolves only when one gap and one rate serve all rows and series, no row is a query, no step size depends
+    on the input, and the record is at least as long as the crossover. Gaps that happen to be equal do not count: a
+    result must not change its rounding, nor a program its speed, with the values of the data.
 
     Args:
         view: what the caller asked for.
@@ -80,22 +91,26 @@ def choose_view(
         is_query: as given to the layer.
         length: rows L.
         system: structure, whether it is multi-input, type of the device, whether its rule needs a matrix a gap.
+        gated: whether step sizes depend on the input.
+        fixed: whether neither A nor B nor the step is learned.
 
     Raises:
-        ValueError: a view that does not exist.
+        ValueError: a view that does not exist, or the convolution of a gated layer.
     """
     if isinstance(view, Integration):
         return ViewChoice("integration", "an Integration with its tolerances was asked for")
     if not isinstance(view, str) or view not in ("auto", *VIEWS):
         raise ValueError(f"unknown view {view!r}; choose auto, {', '.join(VIEWS)} or an Integration(...)")
+    if gated and view == "convolution":
+        raise ValueError("input-dependent steps make every gap another one; use view='recurrence'")
     if view != "auto":
         return ViewChoice(view, f"view={view!r} was asked for")
-    obstacle = _obstacle(dt, rate, is_query)
+    obstacle = "step sizes depend on the input" if gated else _obstacle(dt, rate, is_query)
     if obstacle:
         return ViewChoice("recurrence", f"{obstacle}, and only the recurrence serves any grid")
     structure, multi_input, device, _ = system
-    kind = f"a {'multi-input ' if multi_input else ''}{structure} system on {device}"
-    crossover = crossover_length(*system)
+    kind = f"a {'fixed ' if fixed else ''}{'multi-input ' if multi_input else ''}{structure} system on {device}"
+    crossover = crossover_length(*system, fixed)
     if crossover is None:
         return ViewChoice("recurrence", f"for {kind} the recurrence is at least as fast at every length ({BENCHMARK})")
     if length < crossover:

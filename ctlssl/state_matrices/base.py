@@ -77,6 +77,12 @@ class StateMatrix(ABC):
         """The same matrix with every field in another dtype or on another device."""
         return self._map(lambda field: field.to(dtype=dtype, device=device))
 
+    def split(self, count: int) -> list[Self]:
+        """The matrices of a batch (count,), each in a batch (1,); fields and matrices that all share are repeated."""
+        parts = [field.split(1) if field.ndim > own else [field] * count for field, own in self._fields()]
+        names = [field.name for field in dataclasses.fields(self)]
+        return [dataclasses.replace(self, **dict(zip(names, part, strict=True))) for part in zip(*parts, strict=True)]
+
     @property
     def batch_shape(self) -> torch.Size:
         """Batch dimensions, without the state."""

@@ -100,7 +100,8 @@ def matrix_phi_functions(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         tensor([[0.5000, 0.1667],
                 [0.0000, 0.5000]], dtype=torch.float64)
     """
-    flat = Z.reshape(-1, *Z.shape[-2:])  # (U, N, N)
+    # Rows one after another: a product rounds by how its factors are laid out, which may depend on how many there are.
+    flat = Z.reshape(-1, *Z.shape[-2:]).contiguous()  # (U, N, N)
     doublings = (_size(flat.detach()) / _MATRIX_RADIUS).log2().ceil().clamp(min=0).nan_to_num(posinf=0).long()  # (U,)
     parts, places = [], []
     for count in doublings.unique().tolist() or [0]:  # [0] for an empty batch

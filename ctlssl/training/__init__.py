@@ -1,6 +1,20 @@
 """Training: fit, predict and evaluate any model of the contract."""
 
+from ctlssl.training.chunks import Pieces, backward_in_chunks, chunks, predict_in_chunks, terms_in_chunks
 from ctlssl.training.fitting import History, Progress, evaluate, fit, predict, score
 from ctlssl.training.optimization import Training
 
-__all__ = ["History", "Progress", "Training", "evaluate", "fit", "predict", "score"]
+__all__ = [
+    "History",
+    "Pieces",
+    "Progress",
+    "Training",
+    "backward_in_chunks",
+    "chunks",
+    "evaluate",
+    "fit",
+    "predict",
+    "predict_in_chunks",
+    "score",
+    "terms_in_chunks",
+]

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ctlssl.contract import Model, Prediction
+from ctlssl.packed_series import PackedSeries
 from ctlssl.tasks import Examples
-from ctlssl.training.losses import Terms, cross_entropy, gaussian, mean_loss
+from ctlssl.training.chunks import Pieces, backward_in_chunks, predict_in_chunks, terms_in_chunks
+from ctlssl.training.losses import LOSSES, Terms, mean_loss
 from ctlssl.training.metrics import classification_metrics, regression_metrics
 from ctlssl.training.optimization import Training, parameter_groups
 
@@ -87,13 +89,14 @@ def fit(
     return run.history()
 
 
-def predict(model: Model, examples: Examples, batch_size: int = 64) -> Prediction:
+def predict(model: Model, examples: Examples, batch_size: int = 64, chunk: int | None = None) -> Prediction:
     """What the model answers for every series, in the order of the examples, in evaluation mode and without gradients.
 
     Args:
         model: its mode is left as it was found.
         examples: B series, with query times (B, Q) where the problem is forecasting.
         batch_size: series in a batch; it changes speed and memory only.
+        chunk: rows of a series that are in memory at a time, of a model that keeps a state; None for all.
 
     Returns:
         a prediction of B rows without a state; a query that is absent has mean 0 and scale 1.
@@ -102,7 +105,9 @@ def predict(model: Model, examples: Examples, batch_size: int = 64) -> Predictio
     parts: dict[str, list[Tensor]] = {}
     width = 0 if examples.query_times is None else examples.query_times.shape[1]
     with _modes_restored(model), torch.no_grad():
-        for index, _, prediction in _answers(model.eval(), examples, batch_size):
+        model.eval()
+        for index, batch in _batches(model, examples, batch_size):
+            prediction = _answer(model, batch, chunk)
             rows.append(index)
             for name, filler in _FILLERS.items():
                 answer = getattr(prediction, name)
@@ -116,13 +121,14 @@ def predict(model: Model, examples: Examples, batch_size: int = 64) -> Predictio
     return Prediction(**{name: torch.cat(answers)[back.to(answers[0].device)] for name, answers in parts.items()})
 
 
-def evaluate(model: Model, examples: Examples, batch_size: int = 64) -> dict[str, float]:
+def evaluate(model: Model, examples: Examples, batch_size: int = 64, chunk: int | None = None) -> dict[str, float]:
     """The metrics of a model on a part of the data.
 
     Args:
         model: its mode is left as it was found.
         examples: with labels, or with targets and their times.
         batch_size: series in a batch; it changes speed and memory only.
+        chunk: rows of a series that are in memory at a time, of a model that keeps a state; None for all.
 
     Returns:
         auroc, auprc, log_loss and accuracy for classification; rmse and mae, pooled over the observed targets and in
@@ -133,7 +139,7 @@ def evaluate(model: Model, examples: Examples, batch_size: int = 64) -> dict[str
         FloatingPointError: predictions that are not finite.
     """
     _check(model, examples, "evaluated")
-    return score(model.problem.kind, predict(model, examples, batch_size), examples)
+    return score(model.problem.kind, predict(model, examples, batch_size, chunk), examples)
 
 
 def score(kind: str, prediction: Prediction, examples: Examples) -> dict[str, float]:
@@ -166,7 +172,7 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.device = _device(self.model)
-        self.loss = _LOSSES[self.model.problem.kind]
+        self.loss = LOSSES[self.model.problem.kind]
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.training))
         self.order = torch.Generator().manual_seed(self.training.seed)
 
@@ -178,9 +184,7 @@ class _Run:
         for step, index in enumerate(_shuffled(examples.series.lengths.cpu(), self.training.batch_size, self.order)):
             batch = _on(examples.select(index), self.device)
             self.optimizer.zero_grad(set_to_none=True)
-            terms = self.loss(self.model(batch.series, query_times=batch.query_times), batch)
-            _check_finite(terms, batch, f"epoch {epoch + 1}, step {step + 1}", self.training)
-            mean_loss(terms).backward()
+            terms = self.learn(batch, f"epoch {epoch + 1}, step {step + 1}")
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip)
             _check_gradient(norm, batch, f"epoch {epoch + 1}, step {step + 1}", self.training)
             self.optimizer.step()
@@ -190,12 +194,35 @@ class _Run:
         self.evaluations += self.model.evaluations - evaluations
         self.train_loss.append(total / max(count, 1.0))
 
+    def learn(self, batch: Examples, where: str) -> Terms:
+        """The terms of the loss, whose gradients the parameters then have."""
+        if self.in_chunks(batch):
+            terms = backward_in_chunks(self.model, Pieces(batch, self.training.chunk), self.training.chunk_gradient)
+            _check_finite(terms, batch, where, self.training)
+            return terms
+        terms = self.loss(_answer(self.model, batch), batch)
+        _check_finite(terms, batch, where, self.training)
+        mean_loss(terms).backward()
+        return terms
+
+    def terms(self, batch: Examples) -> Terms:
+        """The terms of the loss alone."""
+        if self.in_chunks(batch):
+            return terms_in_chunks(self.model, Pieces(batch, self.training.chunk))
+        return self.loss(_answer(self.model, batch), batch)
+
+    def in_chunks(self, batch: Examples) -> bool:
+        """Whether the series of a batch are longer than a chunk."""
+        chunk = self.training.chunk
+        return chunk is not None and bool((batch.series.lengths > chunk).any())
+
     def validate(self, examples: Examples, epoch: int) -> float:
         """The mean loss over all targets of the validation part; keeps the weights where it is the best so far."""
         total = count = 0.0
         with _modes_restored(self.model), torch.no_grad():
-            for _, batch, prediction in _answers(self.model.eval(), examples, self.training.batch_size):
-                terms = self.loss(prediction, batch)
+            self.model.eval()
+            for _, batch in _batches(self.model, examples, self.training.batch_size):
+                terms = self.terms(batch)
                 _check_finite(terms, batch, f"validation after epoch {epoch + 1}", self.training)
                 total += float(terms.total.sum())
                 count += float(terms.count.sum())
@@ -218,18 +245,6 @@ class _Run:
         return History(*lists, best_epoch=best, evaluations_per_epoch=self.evaluations / epochs)
 
 
-def _classification_terms(prediction: Prediction, batch: Examples) -> Terms:
-    return cross_entropy(prediction.logits, batch.labels)
-
-
-def _regression_terms(prediction: Prediction, batch: Examples) -> Terms:
-    return gaussian(prediction.mean, prediction.scale, batch.labels, ~torch.isnan(batch.labels))
-
-
-def _forecasting_terms(prediction: Prediction, batch: Examples) -> Terms:
-    return gaussian(prediction.mean, prediction.scale, batch.targets, batch.target_observed)
-
-
 def _classification_scores(prediction: Prediction, examples: Examples) -> dict[str, float]:
     probabilities = torch.softmax(prediction.logits.double(), dim=1)  # (B, K)
     return classification_metrics(examples.labels.cpu().numpy(), probabilities.cpu().numpy())
@@ -249,11 +264,6 @@ def _pooled_scores(mean: Tensor, targets: Tensor, observed: Tensor) -> dict[str,
     return regression_metrics(targets.cpu()[chosen].double().numpy(), mean.cpu()[chosen].double().numpy())
 
 
-_LOSSES = {
-    "classification": _classification_terms,
-    "regression": _regression_terms,
-    "forecasting": _forecasting_terms,
-}
 _METRICS = {
     "classification": _classification_scores,
     "regression": _regression_scores,
@@ -301,12 +311,18 @@ def _shuffled(lengths: Tensor, batch_size: int, order: torch.Generator) -> list[
     return [batches[i] for i in torch.randperm(len(batches), generator=order).tolist()]
 
 
-def _answers(model: Model, examples: Examples, batch_size: int) -> Iterator[tuple[Tensor, Examples, Prediction]]:
-    """Positions, examples and predictions of one batch after the other, by length."""
+def _batches(model: Model, examples: Examples, batch_size: int) -> Iterator[tuple[Tensor, Examples]]:
+    """Positions and examples of one batch after the other, by length."""
     for index in torch.argsort(examples.series.lengths.cpu(), stable=True).split(batch_size):
         if len(index):
-            batch = _on(examples.select(index), _device(model))
-            yield index, batch, model(batch.series, query_times=batch.query_times)
+            yield index, _on(examples.select(index), _device(model))
+
+
+def _answer(model: Model, batch: Examples, chunk: int | None = None) -> Prediction:
+    if chunk is not None:
+        return predict_in_chunks(model, Pieces(batch, chunk))
+    run = model.packed if isinstance(batch.series, PackedSeries) else model
+    return run(batch.series, query_times=batch.query_times)
 
 
 def _widen(answer: Tensor, width: int, filler: float) -> Tensor:

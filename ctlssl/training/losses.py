@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["Terms", "cross_entropy", "gaussian", "mean_loss"]
+if TYPE_CHECKING:
+    from ctlssl.contract import Prediction
+    from ctlssl.tasks import Examples
+
+__all__ = ["LOSSES", "Terms", "cross_entropy", "gaussian", "mean_loss"]
 
 
 class Terms(NamedTuple):
@@ -76,3 +81,23 @@ def mean_loss(terms: Terms) -> Tensor:
         tensor(3.)
     """
     return terms.total.sum() / terms.count.sum().clamp(min=1)
+
+
+def _classification_terms(prediction: Prediction, batch: Examples) -> Terms:
+    return cross_entropy(prediction.logits, batch.labels)
+
+
+def _regression_terms(prediction: Prediction, batch: Examples) -> Terms:
+    return gaussian(prediction.mean, prediction.scale, batch.labels, ~torch.isnan(batch.labels))
+
+
+def _forecasting_terms(prediction: Prediction, batch: Examples) -> Terms:
+    return gaussian(prediction.mean, prediction.scale, batch.targets, batch.target_observed)
+
+
+LOSSES: dict[str, Callable[[Prediction, Examples], Terms]] = {
+    "classification": _classification_terms,
+    "regression": _regression_terms,
+    "forecasting": _forecasting_terms,
+}
+"""The loss of each kind of problem."""

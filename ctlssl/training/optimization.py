@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from torch import nn
 
 from ctlssl.layers import LSSL
+from ctlssl.training.chunks import GRADIENTS
 
 __all__ = ["Training", "parameter_groups"]
 
@@ -26,6 +27,9 @@ class Training:
         patience: epochs without a better validation loss after which training stops.
         clip: largest norm of the gradient; beyond it the gradient is scaled down.
         seed: of the order of the batches and of all that the model draws while it trains.
+        chunk: rows of a series that are in memory at a time, for records longer than memory; None for all. The model
+            must be one that keeps a state. See `ctlssl.training.backward_in_chunks`.
+        chunk_gradient: "full", the gradient of whole series, or "truncated", which stops at the border of a chunk.
 
     Raises:
         ValueError: a number that cannot be, by name.
@@ -43,9 +47,12 @@ class Training:
     patience: int = 8
     clip: float = 1.0
     seed: int = 0
+    chunk: int | None = None
+    chunk_gradient: str = "full"
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0}
+        least |= {} if self.chunk is None else {"chunk": 1}
         for name, lowest in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
@@ -56,8 +63,10 @@ class Training:
             number = isinstance(value, int | float) and math.isfinite(value)
             if not number or value < 0 or (value == 0 and not zero):
                 raise ValueError(f"{name} is {value!r}; it must be a finite number {'>=' if zero else '>'} 0.")
+        if self.chunk_gradient not in GRADIENTS:
+            raise ValueError(f"chunk_gradient is {self.chunk_gradient!r}; it is one of {', '.join(GRADIENTS)}.")
 
-    def to_dict(self) -> dict[str, int | float]:
+    def to_dict(self) -> dict[str, int | float | str | None]:
         """The fields as a dictionary of JSON values."""
         return asdict(self)
 

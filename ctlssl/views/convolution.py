@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ def convolution(
     state: State | None = None,
     lengths: Tensor | None = None,
     is_query: Tensor | None = None,
+    respond: Callable[[StateSpace, Discretization, Tensor], ImpulseResponse] = impulse_response,
 ) -> Response:
     r"""Outputs as a causal convolution with the kernel K_l = C Abar^l Bbar, on a grid of one gap.
 
@@ -40,6 +43,7 @@ def convolution(
         state: state before the first row; zeros if None.
         lengths: rows of each series, (B,); L if None.
         is_query: must be None or all False.
+        respond: gives the impulse response of a system, a method and a gap; it may know it from before.
 
     Raises:
         ValueError: gaps that differ, queries, or gaps (B, L) that each want a gradient; the message names the
@@ -58,13 +62,15 @@ def convolution(
         lengths = None
     rows = Rows.of(system, u, dt, state, lengths, None)
     gap = _uniform_gap(rows.dt, rows.inside)
-    response = _convolved(system, method, rows, gap, fresh=state is None)
+    response = _convolved(system, method, rows, gap, respond(system, method, gap), fresh=state is None)
     refuse_growth(system, method, rows, response)
     return response
 
 
-def _convolved(system: StateSpace, method: Discretization, rows: Rows, gap: Tensor, fresh: bool) -> Response:
-    response, lengths = impulse_response(system, method, gap), rows.inside.sum(1)
+def _convolved(
+    system: StateSpace, method: Discretization, rows: Rows, gap: Tensor, response: ImpulseResponse, fresh: bool
+) -> Response:
+    lengths = rows.inside.sum(1)
     if fresh and bool((rows.dt[:, 0] == gap).logical_or(~rows.inside[:, 0]).all()):
         y, x = _from_rest(system, response, rows.u, lengths if rows.ragged else None)
     else:

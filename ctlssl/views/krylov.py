@@ -30,6 +30,8 @@ from ctlssl.views.powers import DensePowers, DiagonalPowers, Powers
 
 __all__ = ["ImpulseResponse", "impulse_response"]
 
+_MOST_KEPT = 8
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImpulseResponse:
@@ -42,19 +44,23 @@ class ImpulseResponse:
         powers: Abar^(2^k).
         late: what the input of a row adds to its state, (G, N, I).
         early: what the input of the row before adds, (G, N, I); None where the hold does not look back.
+        kept: large steps Abar^(j b) late by log2(b) and their number; None where nothing is kept.
+        fixed: whether they stay while C changes, so that the work that C does not enter counts for nothing.
     """
 
     powers: Powers
     late: Tensor
     early: Tensor | None
+    kept: dict[tuple[int, int], Tensor] | None = None
+    fixed: bool = False
 
     def kernel(self, outputs: Tensor, L: int) -> Tensor:
         """K_l for l < L, L > 0, (G, O, I, L); outputs (G, O, N)."""
         if self.early is None:
-            return self.powers.terms(outputs, self.late, L)
+            return self._terms(outputs, self.late, L)
         head = (outputs @ self.late)[..., None]  # (G, O, I, 1)
         start = self.powers.columns(self.late, 0) + self.early
-        return torch.cat([head, self.powers.terms(outputs, start, L - 1)], dim=-1) if L > 1 else head
+        return torch.cat([head, self._terms(outputs, start, L - 1)], dim=-1) if L > 1 else head
 
     def final_state(self, u: Tensor) -> Tensor:
         """The state after rows u (B, L, G, I), L > 0, from zero, (B, G, N) in the dtype of u."""
@@ -67,19 +73,61 @@ class ImpulseResponse:
 
     def _summed(self, start: Tensor, u: Tensor) -> Tensor:
         """Sum of Abar^(L - 1 - l) start u_l over the rows of u (B, L, G, I), (B, G, N)."""
+        if self.fixed:
+            return self._summed_apart(start, u)
         k = u.shape[1].bit_length() // 2 + 1
         table = self.powers.large_steps(start, 2**k).to(u.dtype)  # (G, N, b, I)
         blocks = block_sums(u, table.flip(2))  # (G, N, J, B)
         return self.powers.summed(blocks.to(start.dtype), k).permute(2, 0, 1).to(u.dtype)
 
+    def _summed_apart(self, start: Tensor, u: Tensor) -> Tensor:
+        """The same from what the kernel keeps: rows that are b apart are summed first, with the large steps of b."""
+        k, large = self._large(start, u.shape[1])
+        padded = torch.nn.functional.pad(u, (0, 0, 0, 0, -u.shape[1] % 2**k, 0))
+        apart = padded.unflatten(1, (-1, 2**k)).transpose(1, 2).flatten(1, 2)  # (B, b * J, G, I)
+        sums = block_sums(apart, large.to(u.dtype).flip(2))  # (G, N, b, B)
+        return self.powers.summed(sums.to(start.dtype), 0).permute(2, 0, 1).to(u.dtype)
 
-def impulse_response(system: StateSpace, method: Discretization, gap: Tensor) -> ImpulseResponse:
+    def _terms(self, outputs: Tensor, start: Tensor, L: int) -> Tensor:
+        """C Abar^l start for l < L, (G, O, I, L)."""
+        if not self.fixed:
+            return self.powers.terms(outputs, start, L)
+        k, large = self._large(start, L)
+        return self.powers.joined(outputs, large, k, L)
+
+    def _large(self, start: Tensor, L: int) -> tuple[int, Tensor]:
+        """The k and the large steps of 2^k, (G, N, J, I), of which L terms are made; kept where they stay."""
+        k = self.powers.kept_split(start.shape[2], L)
+        if self.kept is None:
+            return k, self.powers.large_steps(start, -(-L // 2**k), k)
+        name = k, -(-L // 2**k)
+        large = self.kept.get(name)
+        if large is None:
+            if len(self.kept) >= _MOST_KEPT:  # records of many lengths
+                self.kept.clear()
+            with torch.inference_mode(False), torch.no_grad():  # what inference mode makes can never be trained with
+                large = self.kept[name] = self.powers.large_steps(start, name[1], k)
+            self.powers.forget(max(k, 1))
+        return k, large
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are held."""
+        parts = [self.late, *([] if self.early is None else [self.early]), *(self.kept or {}).values()]
+        return self.powers.numbers + sum(part.numel() for part in parts)
+
+
+def impulse_response(
+    system: StateSpace, method: Discretization, gap: Tensor, fixed: bool = False, keep: bool = False
+) -> ImpulseResponse:
     """The impulse response of a system on a grid of one gap.
 
     Args:
         system: the continuous system.
         method: the discretization.
         gap: the one gap, a scalar.
+        fixed: whether only C changes from call to call.
+        keep: whether to keep what C does not enter.
     """
     B, hold = system.inputs.to(torch.float64), method.hold  # (G, N, I)
     if isinstance(system.A, Diagonal):
@@ -92,7 +140,7 @@ def impulse_response(system: StateSpace, method: Discretization, gap: Tensor) ->
         powers, held, ramp = _structured_step(system.A.to(torch.float64), method, gap, B)
     late = hold.kick * B if hold.kick else hold.next[0] * held + hold.next[1] * ramp
     early = hold.previous[0] * held + hold.previous[1] * ramp if any(hold.previous) else None
-    return ImpulseResponse(powers, late, early)
+    return ImpulseResponse(powers, late, early, {} if keep else None, fixed)
 
 
 def _diagonal_step(A: Diagonal, method: Discretization, gap: Tensor, B: Tensor) -> tuple[Powers, Tensor, Tensor]:

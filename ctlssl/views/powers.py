@@ -27,7 +27,7 @@ class Powers(ABC):
     """
 
     def __init__(self, first: Tensor) -> None:
-        self._known = [first]
+        self._known = {0: first}
 
     @abstractmethod
     def _squared(self, power: Tensor) -> Tensor:
@@ -59,12 +59,23 @@ class Powers(ABC):
 
     def terms(self, c: Tensor, x: Tensor, count: int) -> Tensor:
         """C Abar^l x for l < count; c (G, O, N), x (G, N, K) -> (G, O, K, count)."""
-        O, K = c.shape[1], x.shape[2]  # noqa: E741
+        k = self.split(c.shape[1], x.shape[2], count)
+        return self.joined(c, self.large_steps(x, -(-count // 2**k), k), k, count)
+
+    def split(self, outputs: int, inputs: int, count: int) -> int:
+        """The k whose 2^k small steps and large steps of 2^k are the least work for a number of terms."""
         most = max(count - 1, 0).bit_length()
-        k = min(max(round(math.log2(max(count, 1) * K / O) / 2), 0), most)
+        return min(max(round(math.log2(max(count, 1) * inputs / outputs) / 2), 0), most)
+
+    def kept_split(self, inputs: int, count: int) -> int:
+        """The same of one output where large steps are kept from call to call, so that small ones alone are work."""
+        return self.split(1, inputs, count)
+
+    def joined(self, c: Tensor, large: Tensor, k: int, count: int) -> Tensor:
+        """C Abar^l x for l < count from the large steps of 2^k, (G, N, j, K), as `terms`."""
+        O, K = c.shape[1], large.shape[3]  # noqa: E741
         small = self.small_steps(c, min(2**k, count)).flatten(1, 2)  # (G, a * O, N)
-        large = self.large_steps(x, -(-count // 2**k), k).flatten(2)  # (G, N, j * K)
-        product = large.mT @ small.mT  # (G, j * K, a * O), in the order of l where O = K = 1
+        product = large.flatten(2).mT @ small.mT  # (G, j * K, a * O), in the order of l where O = K = 1
         product = product.unflatten(2, (-1, O)).unflatten(1, (-1, K))  # (G, j, K, a, O)
         return product.permute(0, 4, 2, 1, 3).flatten(3)[..., :count]
 
@@ -88,9 +99,18 @@ class Powers(ABC):
         return x
 
     def _power(self, k: int) -> Tensor:
-        while len(self._known) <= k:
-            self._known.append(self._squared(self._known[-1]))
+        if k not in self._known:  # by its place, not in a list: another thread may be squaring too
+            self._known[k] = self._squared(self._power(k - 1))
         return self._known[k]
+
+    def forget(self, k: int) -> None:
+        """Let go of the powers from 2^k on, which are made again when they are asked for."""
+        self._known = {place: power for place, power in self._known.items() if place < k}
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are held."""
+        return sum(power.numel() * (1 + power.is_complex()) for power in self._known.values())
 
 
 @final
@@ -99,6 +119,11 @@ class DensePowers(Powers):
 
     def _squared(self, power: Tensor) -> Tensor:
         return power @ power
+
+    def kept_split(self, inputs: int, count: int) -> int:
+        """See `Powers.kept_split`: a small step costs as much as N terms, so no more of them than terms / N."""
+        most = round(math.log2(max(count * inputs / self._power(0).shape[-1], 1)))
+        return min(self.split(1, inputs, count), most)
 
     def columns(self, x: Tensor, k: int) -> Tensor:
         """Abar^(2^k) x; x (G, N, K)."""
