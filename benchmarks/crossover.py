@@ -15,7 +15,7 @@ import torch
 
 from ctlssl import LSSL
 
-LENGTHS = (8, 16, 32, 64, 128)
+LENGTHS = (16, 128, 1024, 2048, 4096)
 MEMBERS = [("diagonal", "zoh"), ("dplr", "bilinear"), ("quasiseparable", "bilinear"), ("dense", "zoh")]
 
 
@@ -36,7 +36,7 @@ def ratio(layer, length, repetitions):
     return statistics.median(ratios)
 
 
-def main(lengths=LENGTHS, repetitions=5, channels=16, state_size=32):
+def main(lengths=LENGTHS, repetitions=3, channels=16, state_size=32):
     print(f"{'structure':16}{'multi-input':13}{'fixed':7}" + "".join(f"{length:>8}" for length in lengths))
     for structure, method in MEMBERS:
         for multi_input, fixed in itertools.product((False, True), (False, True)):

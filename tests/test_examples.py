@@ -1,6 +1,6 @@
 """The examples run, and show what they say."""
 
-from examples import convolutional_models, differential_equations, hippo_memory, recurrent_models
+from examples import convolutional_models, differential_equations, hippo_memory, recurrent_models, time_scales
 
 
 def test_hippo_memory(tmp_path):
@@ -29,3 +29,11 @@ def test_differential_equations():
     assert found["solver"] < 1e-7 and found["evaluations"] > 1000
     assert found["resampled"] < 0.2
     assert abs(found["half_life"] - 5) < 0.01
+
+
+def test_time_scales(tmp_path):
+    path = tmp_path / "scales.png"
+    found = time_scales.main(str(path), epochs=3)
+    assert path.stat().st_size > 10_000
+    assert found["log_loss after"] < found["log_loss before"]
+    assert 0.1 < found["before"] < 1 and found["after"] != found["before"]

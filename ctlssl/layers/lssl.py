@@ -216,11 +216,11 @@ class LSSL(nn.Module):
             ValueError: shapes that cannot be; a view that does not exist.
 
         Example:
-            >>> layer, u = LSSL(channels=4, state_size=8), torch.ones(2, 2000, 4)
+            >>> layer, u = LSSL(channels=4, state_size=8), torch.ones(2, 4000, 4)
             >>> layer.chosen_view(u, dt=0.1).name
             'convolution'
-            >>> print(layer.chosen_view(u, dt=torch.full((2000,), 0.1)).reason)
-            dt has a gap a row (shape (2000,)), equal or not, and only the recurrence serves any grid
+            >>> print(layer.chosen_view(u, dt=torch.full((4000,), 0.1)).reason)
+            dt has a gap a row (shape (4000,)), equal or not, and only the recurrence serves any grid
         """
         u = check_inputs(u, self.channels, self.C.dtype)
         none = torch.zeros(len(u), dtype=torch.int64, device=u.device)

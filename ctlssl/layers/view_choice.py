@@ -25,10 +25,10 @@ _CROSSOVERS: dict[tuple[str, bool], tuple[int | None, int | None]] = {
     ("dense", True): (_STEPPED, _STEPPED),
     ("diagonal", False): (None, _STEPPED),
     ("diagonal", True): (None, None),
-    ("dplr", False): (512, _STEPPED),
-    ("dplr", True): (512, _STEPPED),
-    ("quasiseparable", False): (1024, _STEPPED),
-    ("quasiseparable", True): (1024, _STEPPED),
+    ("dplr", False): (2048, _STEPPED),
+    ("dplr", True): (None, _STEPPED),
+    ("quasiseparable", False): (2048, _STEPPED),
+    ("quasiseparable", True): (None, _STEPPED),
 }
 
 # The same on a CPU where A, B and the step are not learned, and the convolution keeps what it can of its kernel. With
