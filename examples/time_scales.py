@@ -14,7 +14,7 @@ from ctlssl.plots import plot_timescales
 
 
 def main(picture: str | None = None, epochs: int = 20) -> dict[str, float]:
-    """Train on the bundled records, print quantiles of the half-lives, and return medians and the change of the loss."""
+    """Train on the bundled records, print quantiles of the half-lives, return medians and the loss before and after."""
     torch.manual_seed(0)
     split = ctlssl.prepare("covid19/death", seed=0)
     hours = split.problem.time_scale
