@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ctlssl.model_state import ModelState, check_like
+from ctlssl.series import TimeSeries
 
 if TYPE_CHECKING:
     from ctlssl.packed_series import PackedSeries
-    from ctlssl.series import TimeSeries
     from ctlssl.streaming import Stream
 
 __all__ = ["KINDS", "Model", "Prediction", "Problem", "check_request", "rate_per_series"]
@@ -192,6 +192,10 @@ class Model(nn.Module, ABC):
             query_times: as in `forward`.
             state: as in `forward`.
             rate: as in `forward`.
+
+        Raises:
+            TypeError: series that are not packed.
+            ValueError: as `forward`.
         """
         from ctlssl.packed_calls import call_packed
 
@@ -215,8 +219,12 @@ def check_request(
         expected: a state of the model, of any number of series; None of a model that takes none.
 
     Raises:
+        TypeError: series of another kind.
         ValueError: naming what was found, what was expected, and what to do.
     """
+    if not isinstance(series, TimeSeries):
+        remedy = "model.packed(series) reads it" if hasattr(series, "groups") else "build one of its parts"
+        raise TypeError(f"a model reads a TimeSeries, found {type(series).__name__}; {remedy}")
     if series.channels != problem.channels:
         raise ValueError(f"the series have {series.channels} channels, the model was built for {problem.channels}")
     found = 0 if series.static is None else series.static.shape[-1]

@@ -90,6 +90,15 @@ def difference(times: Tensor, first: float | Tensor, inside: Tensor, per_unit: f
     return torch.where(inside, dt, torch.zeros_like(dt))
 
 
+def exact_times(name: str, times: Tensor) -> Tensor:
+    """Times as float64, refusing integers that it has no numbers for."""
+    if not times.is_floating_point() and times.numel() and not torch.compiler.is_compiling():
+        whole = times.to(torch.int64)  # of uint64 what is beyond int64 turns negative
+        if int(whole.max()) > EXACT_INTEGERS or int(whole.min()) < (-EXACT_INTEGERS if times.dtype.is_signed else 0):
+            raise ValueError(f"{name}: integers beyond 2**53 are no float64 numbers; subtract each series' origin.")
+    return times.to(torch.float64)
+
+
 def in_length(lengths: Tensor, length: int) -> Tensor:
     """Which rows are real, (B, L) bool."""
     return torch.arange(length, device=lengths.device) < lengths.unsqueeze(1)  # (B, L)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctlssl.elapsed import exact_times
+
 __all__ = ["padded", "promoted", "repeats"]
 
 _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -29,6 +31,7 @@ def promoted(name: str, part: object, kind: str | None = None) -> Tensor:
 
     Raises:
         TypeError: not a tensor, or of another dtype.
+        ValueError: times in integers that are no float64 numbers.
     """
     if not isinstance(part, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, found {type(part).__name__}; torch.as_tensor converts arrays.")
@@ -36,7 +39,7 @@ def promoted(name: str, part: object, kind: str | None = None) -> Tensor:
     if part.dtype not in allowed:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in allowed)
         raise TypeError(f"{name} must be one of {names}, found {part.dtype}.")
-    return part.to(wanted or part.dtype)
+    return exact_times(name, part) if (kind or name) == "times" else part.to(wanted or part.dtype)
 
 
 def repeats(keys: Tensor) -> Tensor:

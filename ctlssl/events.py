@@ -177,7 +177,13 @@ class Events:
 
         Args:
             series: B series of D channels; the events have as many channels.
+
+        Raises:
+            TypeError: series of another kind.
         """
+        if not isinstance(series, TimeSeries):
+            remedy = "; pass its to_series()" if hasattr(series, "to_series") else ""
+            raise TypeError(f"events are made of a TimeSeries, found {type(series).__name__}{remedy}.")
         b, row, channel = (series.observed & series.in_length.unsqueeze(-1)).nonzero(as_tuple=True)  # (T,) each
         parts = {"times": series.times[b, row], "channel": channel, "value": series.values[b, row, channel]}
         parts, lengths = padded(parts, b, series.batch)

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from ctlssl import hippo
 from ctlssl.discretization import Discretization, Rule, named_method
+from ctlssl.elapsed import exact_times
 from ctlssl.hippo_measures import check_size
 from ctlssl.state_space import StateSpace
 from ctlssl.views import State, recurrence
@@ -221,7 +222,8 @@ def _walk(
 
 def _samples(values: Tensor, times: Tensor, after: Memory | None) -> tuple[Tensor, Tensor]:
     """Values (..., L) and times (..., L) in float64, found sound."""
-    values, times = (torch.as_tensor(part).to("cpu", torch.float64) for part in (values, times))
+    values = torch.as_tensor(values).to("cpu", torch.float64)
+    times = exact_times("times", torch.as_tensor(times)).cpu()
     if not values.ndim or times.shape not in (values.shape, values.shape[-1:]) or not values.shape[-1]:
         found = f"{tuple(values.shape)} and {tuple(times.shape)}"
         raise ValueError(f"values need shape (..., L), times (L,) or the same, L at least 1; found {found}")

@@ -37,8 +37,14 @@ def call_packed(
         the prediction for the series in their order, with the state where the model keeps one.
 
     Raises:
+        TypeError: series that are not packed.
         ValueError: as the model.
     """
+    if not isinstance(packed, PackedSeries):
+        raise TypeError(
+            f"packed reads a PackedSeries, found {type(packed).__name__}; call the model itself with a TimeSeries, or "
+            "pack it with PackedSeries.from_series"
+        )
     if query_times is not None and (query_times.ndim != 2 or len(query_times) != packed.batch):
         found = tuple(query_times.shape)
         raise ValueError(f"query_times has shape {found}; give ({packed.batch}, queries), padded with NaN")

@@ -75,10 +75,11 @@ def plot_timescales(before: xarray.Dataset, after: xarray.Dataset | None = None)
         axes.set_title(layer, fontsize="medium")
     panels[0].legend(fontsize="small")
     panels[-1].set_xscale("log")
-    panels[-1].set_xlabel("half-life, in the unit of the data's times")
+    panels[-1].set_xlabel(f"half-life, in {before.half_life.attrs.get('units', _UNIT)}")
     return figure
 
 
+_UNIT = "the unit of the data's times"
 _SPECTRA = (
     {"histtype": "step", "color": "0.3", "linestyle": "--", "linewidth": 1.2},
     {"histtype": "stepfilled", "color": "C0", "alpha": 0.5},

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctlssl.elapsed import EXACT_INTEGERS, check_lengths, check_times, difference, gaps, in_length
+from ctlssl.elapsed import check_lengths, check_times, difference, exact_times, gaps, in_length
 
 __all__ = ["TimeSeries", "gaps"]
 
@@ -169,10 +169,7 @@ def _promote_times(name: str, part: object) -> Tensor:
     part = _tensor(name, part)
     if part.dtype == torch.bool:
         raise TypeError(f"{name} must be float64, found torch.bool.")
-    if not part.is_floating_point() and part.numel() and not torch.compiler.is_compiling():
-        if int(part.max()) > EXACT_INTEGERS or int(part.min()) < -EXACT_INTEGERS:
-            raise ValueError(f"{name}: integers beyond 2**53 are no float64 numbers; subtract each series' origin.")
-    return part.to(torch.float64)
+    return exact_times(name, part)
 
 
 def _promote_flags(name: str, part: object) -> Tensor:

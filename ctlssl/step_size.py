@@ -171,6 +171,7 @@ def step_range_from_gaps(
         smallest and largest step size, for `step_range`.
 
     Raises:
+        TypeError: series that are not padded.
         ValueError: no gap above 0, or quantiles or a time scale that cannot be.
 
     Example:
@@ -182,6 +183,8 @@ def step_range_from_gaps(
         raise ValueError(f"need 0 <= low <= high <= 1 and time_scale > 0; found {tuple(quantiles)} and {time_scale}")
     if isinstance(gaps, TimeSeries):
         gaps, lengths = gaps.gaps(), gaps.lengths
+    elif hasattr(gaps, "to_series"):
+        raise TypeError(f"gaps are numbers or a TimeSeries; found {type(gaps).__name__}, pass its to_series()")
     gaps = torch.as_tensor(gaps).detach().to(torch.float64)
     rows = gaps.reshape(1, -1) if gaps.ndim < 2 else gaps  # (B, L)
     counted = torch.arange(rows.shape[1], device=rows.device) > 0

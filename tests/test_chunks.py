@@ -1,5 +1,6 @@
 """Training in chunks of rows against training on whole series."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -224,6 +225,25 @@ def test_settings():
     for name, value in {"chunk": 0, "chunk_gradient": "half"}.items():
         with pytest.raises(ValueError, match=f"{name} is {value!r}"):
             Training(**{name: value})
+
+
+def test_the_gradient_of_a_frozen_parameter_is_left_alone():
+    part, model = examples("classification"), MEMBERS["lssl"].model("classification", torch.float64)
+    frozen, learned, *_ = model.parameters()
+    frozen.requires_grad_(False)
+    frozen.grad = kept = torch.full_like(frozen, 3.0)
+    backward_in_chunks(model, Pieces(part, 5))
+    assert frozen.grad is kept and (kept == 3.0).all() and learned.grad is not None
+
+
+@pytest.mark.parametrize("named", ["training", "validation"])
+def test_packed_series_are_refused_before_anything_is_learned(named):
+    part, model = examples("classification", lengths=(3, 2)), MEMBERS["lssl"].model("classification", torch.float64)
+    packed, before = replace(part, series=PackedSeries.from_series(part.series)), copy.deepcopy(model.state_dict())
+    parts = (packed, part) if named == "training" else (part, packed)
+    with pytest.raises(ValueError, match=f"in the {named} part is found PackedSeries; pass its to_series"):
+        fit(model, *parts, training=Training(epochs=1, chunk=5))  # no record is longer than a chunk
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
 
 
 def test_refusals():

@@ -139,6 +139,49 @@ def draw_and_copy(layer, options):
     return other
 
 
+@pytest.mark.parametrize(("hold", "tail"), [("previous", "zero"), ("next", "held"), ("linear", "held")])
+def test_a_small_rate_after_a_large_one(hold, tail):
+    """A flush of one second leaves nothing in what goes on: against constant input, in the whole and in chunks."""
+    generator("flush", hold, tail)
+    layer = draw_layer(3, 8, dtype=torch.float32, outputs=2, measure="real", holds=hold, tail=tail)
+    times = torch.tensor([[0.0, 0.0, 0.0, 1 / 3600, 1 / 3600, 900.0]], dtype=torch.float64)
+    channel = torch.tensor([[0, 1, 2, 0, 2, 1]])
+    value = torch.tensor([[3.6e6, 0.1, 1e5 / 3, 0.0, 0.0, 0.0]])
+    events = ctlssl.Events(times, channel, value, torch.tensor([6]), 3)
+    queries = torch.tensor([[400.0, 800.0, 2000.0]], dtype=torch.float64)
+    other = draw_layer(3, 8, outputs=2, measure="real", holds=hold, tail=tail)
+    other.load_state_dict({name: part.double() for name, part in layer.state_dict().items()})
+    with torch.no_grad():
+        whole, _ = layer(events, queries)
+        exact, _ = other(events.to(dtype=torch.float64), queries)
+        A, B = layer._continuous()
+        steady = -torch.linalg.solve(A.to_dense(), B[:, 1] * value[0, 1].double()) @ layer.C.double().mT  # (2,)
+        for cut in range(1, 6):
+            _, state = layer(events.part(0, cut))
+            assert relative_error(layer(events.part(cut, 6), queries, state=state)[0], whole) < 1e-5
+    assert relative_error(whole, exact) < 1e-5
+    assert relative_error(whole[0, :2], steady.expand(2, -1)) < 1e-5
+    assert whole[0, 2].abs().max() < 1e-5 * steady.abs().max()
+
+
+def test_no_rate_is_no_drive():
+    """Where every rate is 0 again the drive is 0 to the bit, and a rate of 0 still has its gradient."""
+    rng = generator("no rate")
+    layer = draw_layer(3, 6, holds="previous", measure="real", outputs=2)
+    times = torch.tensor([[0.0, 0.1, 0.2, 0.3, 0.5, 0.6]], dtype=torch.float64)
+    channel, lengths = torch.tensor([[0, 1, 2, 1, 0, 2]]), torch.tensor([6])
+    value = torch.from_numpy(rng.standard_normal((1, 6))) * torch.tensor([1e9, 1.0, 1e4, 0.0, 0.0, 0.0])
+    value.requires_grad_()
+    late = torch.tensor([[1e6]], dtype=torch.float64)
+    y, _ = layer(ctlssl.Events(times, channel, value, lengths, 3), late)
+    assert (y.abs() < 1e-30).all()
+
+    def read(value):
+        return layer(ctlssl.Events(times, channel, value, lengths, 3), torch.full_like(late, 2.0))[0]
+
+    assert torch.autograd.gradcheck(read, (value.detach() / 1e9).requires_grad_())
+
+
 def test_an_empty_chunk_leaves_the_state():
     rng = generator("event empty")
     layer, events = draw_layer(holds=MIXED), draw_events(rng)

@@ -148,3 +148,20 @@ def test_infusions_that_overlap_add_up():
     assert records(events)[0][-1][2] == 0.0  # nothing is left of what has stopped
     with pytest.raises(ValueError, match="infusion 3 stops"):
         ctlssl.infusions(series, start, torch.where(torch.arange(12) == 3, start - 1, stop), channel, rate)
+
+
+def test_ticks_that_float64_has_no_numbers_for_are_refused():
+    """Nanoseconds since 1970 would lose their last digits."""
+    ticks, zeros = 1_700_000_000_000_000_000 + torch.tensor([0, 100]), torch.zeros(2, dtype=torch.int64)
+    value = torch.ones(2)
+    refused = [
+        ("times", lambda: ctlssl.Events(ticks[None], zeros[None], value[None], torch.tensor([2]), 1)),
+        ("times", lambda: ctlssl.Events.from_flat(zeros, -ticks, zeros, value, channels=1)),
+        ("times", lambda: ctlssl.infusions(zeros, ticks, ticks + 50, zeros, value)),
+        ("stop", lambda: ctlssl.infusions(zeros, ticks - ticks[0], ticks, zeros, value)),
+    ]
+    for name, call in refused:
+        with pytest.raises(ValueError, match=rf"^{name}: integers beyond 2\*\*53"):
+            call()
+    events = ctlssl.Events.from_flat(zeros, ticks - ticks[0], zeros, value, channels=1)
+    assert events.times.tolist() == [[0.0, 100.0]]

@@ -113,3 +113,28 @@ def test_models_take_step_sizes(step_size):
     together.sum().backward()
     assert model.blocks[0].layer.log_step.grad.any()
     assert model.timescales().half_life.shape[0] == 1
+
+
+def test_layers_and_models_of_events():
+    """Of A alone: outputs of a layer's own, as an `EventModel` has them, make no difference."""
+    one, other = (ctlssl.EventLSSL(3, 8, outputs, measure="lin", step_range=(0.1, 0.1)) for outputs in (None, 5))
+    expected = torch.full((1, 8), math.log(2) / 0.05, dtype=torch.float64)
+    for layer in (one, other):
+        assert torch.allclose(layer.timescales(), expected, rtol=1e-6) and not layer.timescales().requires_grad
+    problem = Problem("regression", channels=2, outputs=1, time_scale=3.0, horizon=48.0)
+    model = ctlssl.EventModel(problem, width=8, state_size=4)
+    found = model.timescales()
+    assert found.layer.values.tolist() == ["layer"] and found.unit.values.tolist() == ["the unit of the data's times"]
+    assert np.array_equal(found.half_life.values[0], 3.0 * model.layer.timescales().numpy())
+
+
+def test_without_the_gap_a_half_life_is_a_number_of_rows():
+    layer = LSSL(1, 4, structure="diagonal", measure="real", method="zoh", step_size="without_gap").double()
+    found = timescales(nn.ModuleList([layer, LSSL(1, 4)]), time_scale=24.0)
+    assert found.unit.values.tolist() == ["rows", "the unit of the data's times"]
+    assert found.half_life.attrs["units"] == "rows or the unit of the data's times"
+    # The slowest state halves in that many rows of no input, whatever the time between them.
+    rows, start = found.half_life.values[0, 0, -1], torch.ones(1, 1, 4, dtype=torch.float64)
+    for dt in (1e-3, 1e3):
+        _, state = layer(torch.zeros(1, 1, 1).double(), dt, state=ctlssl.State(start, torch.zeros(1, 1).double()))
+        assert state.x.max().item() == pytest.approx(2 ** (-1 / rows), rel=1e-9)

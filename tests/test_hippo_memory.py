@@ -259,3 +259,18 @@ def test_what_cannot_be_remembered_is_refused():
     for words, call in refused.items():
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_ticks_that_float64_has_no_numbers_for_are_refused():
+    ticks = 1_700_000_000_000_000_000 + 100 * np.arange(5)
+    unsigned = ticks.astype(np.uint64), np.full(5, 2**64 - 5, dtype=np.uint64)
+    for given in (ticks, torch.from_numpy(ticks), ticks.tolist(), *unsigned):
+        for remember in (
+            lambda times: remember_window(torch.ones(5), times, window=1000.0, state_size=4),
+            lambda times: remember_history(torch.ones(5), times, state_size=4),
+        ):
+            with pytest.raises(ValueError, match=r"times: integers beyond 2\*\*53"):
+                remember(given)
+    for kind in (np.int64, np.uint64, np.uint16, np.float32):
+        memory = remember_window(torch.ones(5), (ticks - ticks[0]).astype(kind), window=1000.0, state_size=4)
+        assert memory.times.tolist() == [0.0, 100.0, 200.0, 300.0, 400.0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctlssl import packed_series
+from ctlssl import Events, packed_series, step_range_from_gaps
 from ctlssl.catalogue import load_dataset
 from ctlssl.contract import Prediction, Problem
 from ctlssl.models import LSSLModel
@@ -155,3 +155,20 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="9 channels"):
         model.packed(wide, asked[:1])
     assert isinstance(model.packed(packed, asked), Prediction)
+
+
+WRONG_CONTAINERS = {
+    "model": (lambda model, padded, packed: model(packed), "reads a TimeSeries, found PackedSeries; model.packed"),
+    "list": (lambda model, padded, packed: model([1.0]), "reads a TimeSeries, found list"),
+    "packed": (lambda model, padded, packed: model.packed(padded), "reads a PackedSeries, found TimeSeries; call"),
+    "events": (lambda model, padded, packed: Events.from_series(packed), "found PackedSeries; pass its to_series"),
+    "steps": (lambda model, padded, packed: step_range_from_gaps(packed), "found PackedSeries, pass its to_series"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CONTAINERS)
+def test_series_of_the_other_kind_are_refused_by_name(case):
+    call, words = WRONG_CONTAINERS[case]
+    padded, _ = batch(LENGTHS, queries=1, dtype=torch.float64)
+    with pytest.raises(TypeError, match=words):
+        call(MEMBERS["lssl"].model("classification", torch.float64), padded, PackedSeries.from_series(padded))

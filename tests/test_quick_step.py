@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.modules import module as every_module
 
 from ctlssl import LSSL, State
 from ctlssl.kernels import plain_torch
@@ -86,6 +87,31 @@ def test_hooks_are_called():
     layer.register_forward_hook(lambda *_: calls.append("after"))
     layer.step(u, dt, state)
     assert calls == ["after"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "register", [every_module.register_module_forward_hook, every_module.register_module_forward_pre_hook]
+)
+def test_hooks_of_all_modules_are_called(register):
+    layer, calls = a_layer(), []
+    u, dt, state = an_observation(layer, 1)
+    hook = register(lambda module, *_: calls.append(module))
+    try:
+        layer.step(u, dt, state)
+    finally:
+        hook.remove()
+    assert calls == [layer]
+    assert quick_step(layer, u, dt, state) is not None
+
+
+@torch.no_grad()
+def test_gaps_of_another_count_are_named_as_they_were_given():
+    layer = a_layer()
+    u, _, state = an_observation(layer, 3)
+    for call in (layer.step, lambda u, dt, state: layer.peek(state, dt)):
+        with pytest.raises(ValueError, match=r"one a series, \(3,\); found shape \(2,\)"):
+            call(u, torch.ones(2), state)
 
 
 @torch.no_grad()

@@ -173,3 +173,24 @@ def test_any_course_of_events_ends_in_the_batch_answer(seed, monkeypatch):
         if rng.random() < 0.3:
             queries = torch.full((batch, 1), clock + 1.0, dtype=torch.float64)
             assert_same(ask(stream, queries), batch_answer(built, ledger.series(), queries))
+
+
+@pytest.mark.parametrize("policy", [{}, {"late": "replay", "window": 5.0}], ids=["refuse", "replay"])
+@pytest.mark.parametrize("early", [3.0, -100.0])
+def test_a_history_may_hold_early_rows_in_which_nothing_was_observed(policy, early):
+    stream, expected = (model(layers=2).stream(2, **policy) for _ in range(2))
+    times = torch.tensor([[early, 9.0, 9.5, 10.0], [8.5, 9.0, 11.0, 12.0]], dtype=torch.float64)
+    values, seen = torch.randn(2, 4, D).double(), torch.ones(2, 4, D, dtype=torch.bool)
+    seen[0, [0, 2]], seen[1, 3] = False, False
+    values[~seen] = torch.nan
+    for one in (stream, expected):
+        one.observe(8.0, torch.ones(2, D))
+    stream.extend(TimeSeries(values, times, seen, torch.tensor([4, 4])))
+    for k in range(4):
+        expected.observe(times[:, k], values[:, k])
+    assert stream.last_time.tolist() == [10.0, 11.0]
+    torch.testing.assert_close(stream.predict(13.0).mean, expected.predict(13.0).mean, rtol=1e-11, atol=1e-13)
+    if policy:
+        for one in (stream, expected):
+            one.observe(8.7, torch.ones(2, D))
+        torch.testing.assert_close(stream.predict(13.0).mean, expected.predict(13.0).mean, rtol=1e-11, atol=1e-13)

@@ -9,14 +9,23 @@ import torch
 
 import ctlssl
 from ctlssl import Stream
+from ctlssl.models.paper import PaperSize, paper_model
 from ctlssl.streaming import kept
 from ctlssl.streaming.sealed import pack, unpack
 from tests.contracts import generator
-from tests.streaming_cases import D, S, ask, ends, feed, model, records, same_bits
+from tests.streaming_cases import D, S, ask, ends, feed, model, problem, records, same_bits
 
 POLICIES = [
     pytest.param({}, id="refuse"),
     pytest.param({"late": "replay", "window": 5.0}, id="replay"),
+]
+
+
+OTHER_OPTIONS = [
+    pytest.param("lssl", {"method": "zoh"}, {"method": "foh"}, ".*method='zoh'.*method='foh'.*", id="method"),
+    pytest.param("lssl", {}, {"step_size": "without_gap"}, ".* this one .*gap=False.*", id="gap"),
+    pytest.param("lssl", {}, {"step_size": "without_rate"}, ".* this one .*rate=False.*", id="rate"),
+    pytest.param("ode_rnn", {"steps": 2}, {"steps": 3}, "ODERNN.*steps=2.* this one .*steps=3.*", id="solver"),
 ]
 
 
@@ -93,6 +102,27 @@ class TestAnotherModel:
     def test_of_another_class(self):
         with pytest.raises(ValueError, match="saved with the model LSSLModel, this one is GRU"):
             Stream.load(model(name="gru"), stream_of()[0].save())
+
+    @pytest.mark.parametrize(("name", "here", "there", "words"), OTHER_OPTIONS)
+    def test_of_other_options(self, name, here, there, words):
+        stream = model(name=name, **here).stream(2)
+        stream.observe(0.5, torch.ones(2, D))
+        other = model(name=name, **there)
+        other.load_state_dict(stream.model.state_dict())
+        with pytest.raises(ValueError, match=f"saved with the structure {words}; .* built with the same options"):
+            Stream.load(other, stream.save())
+
+    def test_of_another_norm(self):
+        size = PaperSize(layers=1, width=4, state_size=4, heads=1)
+        here, there = (paper_model(problem("forecasting"), size, prenorm=before) for before in (True, False))
+        there.load_state_dict(here.state_dict())
+        with pytest.raises(ValueError, match="blocks.0: _PaperBlock.prenorm=True.*prenorm=False"):
+            Stream.load(there, here.stream().save())
+
+    def test_of_another_dropout_is_the_same(self):
+        stream = model(dropout=0.5).stream(2)
+        stream.observe(0.5, torch.ones(2, D))
+        assert same_bits(Stream.load(model(dropout=0.0), stream.save()).state, stream.state)
 
     def test_without_a_state(self):
         with pytest.raises(ValueError, match="model LSSLModel, this one is NeuralCDE"):

@@ -86,6 +86,10 @@ class NeuralCDE(Model):
         queries = self._queries(committed, knots, hidden, rows.at_queries(control))  # (B, Q, W)
         return self.head(encoded, hidden, committed.inside, queries)
 
+    def extra_repr(self) -> str:
+        """The solver."""
+        return f"solver={self.solver}"
+
     def _queries(self, committed: Committed, knots: Tensor, hidden: Tensor, at: Tensor) -> Tensor:
         """Go on from the last observation before each query to the control (B, Q, C) at it: (B, Q, W)."""
         some = (committed.before_query >= 0).unsqueeze(-1)  # (B, Q, 1)

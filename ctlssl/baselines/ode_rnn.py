@@ -108,6 +108,10 @@ class ODERNN(Model):
             None if self.problem.kind == "forecasting" else Pooled.nothing(batch, width, like),
         )
 
+    def extra_repr(self) -> str:
+        """The solver."""
+        return f"solver={self.solver}"
+
     def _walk(self, inputs: Tensor, gaps: Tensor, counts: Tensor, start: Tensor) -> Tensor:
         """The state after every observation, (B, K, W), from (B, W) before the first; 0 past the last."""
         order = torch.argsort(counts, descending=True, stable=True)  # (B,): series that ended leave from the bottom

@@ -90,7 +90,7 @@ def event_states(
         state: before the first row.
     """
     device, dtype = rows.value.device, rows.value.dtype
-    columns = B.mT.to(dtype)  # (H, N)
+    columns = B.mT.double()  # (H, N)
     into = embedding(rows.channel, columns)  # (B, R, N)
     space = _of_states(A)
     drive = rows.value.new_zeros(*rows.value.shape, A.N)  # (B, R, N)
@@ -98,36 +98,47 @@ def event_states(
 
     def gained(hold: Hold, amount: Tensor, gaps: Tensor) -> Tensor:
         asked = torch.ones_like(rows.acts)
-        return recurrence(space, Discretization(rule, hold), amount, gaps, None, rows.lengths, asked).y
+        return recurrence(space, Discretization(rule, hold), amount.to(dtype), gaps, None, rows.lengths, asked).y
 
     def of(hold: Hold) -> Tensor:
         return holds.are(hold, device)[rows.channel] & rows.acts  # (B, R)
 
-    change = rows.value - rows.before  # (B, R)
+    before, after = rows.before.double(), rows.value.double()  # (B, R)
+    change = after - before
     held = holds.tail == "held"
-    constant = rows.value.new_zeros(())
+    constant = after.new_zeros(())
     if NEXT in holds.kinds:
-        constant = torch.where(of(NEXT), change if held else rows.value, constant)
+        constant = torch.where(of(NEXT), change if held else after, constant)
     if LINEAR in holds.kinds:
         drive = drive + gained(LINEAR, torch.where(of(LINEAR), change, 0).unsqueeze(-1) * into, rows.own)
-        constant = constant if held else torch.where(of(LINEAR), rows.before, constant)
+        constant = constant if held else torch.where(of(LINEAR), before, constant)
     if constant.ndim:
         drive = drive + gained(NEXT, constant.unsqueeze(-1) * into, rows.own)
     if IMPULSE in holds.kinds:
-        drive = drive + torch.where(of(IMPULSE), rows.value, 0).unsqueeze(-1) * into
+        drive = drive + (torch.where(of(IMPULSE), after, 0).unsqueeze(-1) * into).to(dtype)
     if goes_on.any():
-        step = torch.where(goes_on[rows.channel] & rows.acts, change, 0).unsqueeze(-1) * into  # (B, R, N)
-        start = torch.where(goes_on, state.values.to(dtype), 0) @ columns  # (B, N)
-        drive = drive + gained(NEXT, _drive_before(start, step), rows.gap)
+        acts = goes_on[rows.channel] & rows.acts  # (B, R)
+        first = torch.where(goes_on, state.values, 0).double()  # (B, H)
+        turned = torch.where(acts, (after != 0).long() - (before != 0).long(), 0)  # (B, R)
+        on = (first != 0).sum(1, keepdim=True) + turned.cumsum(1) - turned  # (B, R), channels that act until the row
+        step = torch.where(acts, change, 0).unsqueeze(-1) * into  # (B, R, N)
+        drive = drive + gained(NEXT, _drive_before(first @ columns, step, on > 0), rows.gap)
     kicked = State(state.x.to(dtype).unsqueeze(1), torch.zeros_like(state.x, dtype=dtype))
     method = Discretization(rule, IMPULSE)
     return recurrence(space, method, drive, rows.gap, kicked, rows.lengths, ~rows.acts).y
 
 
-def _drive_before(start: Tensor, step: Tensor) -> Tensor:
-    """The drive w that is constant until each row, (B, R, N): summed in float64, since its rounding never fades."""
-    total = torch.cat([start.unsqueeze(1).double(), step.double()], 1).cumsum(1)  # (B, R + 1, N)
-    return total[:, :-1].to(step.dtype)
+def _drive_before(start: Tensor, step: Tensor, on: Tensor) -> Tensor:
+    """The drive w that is constant until each row, (B, R, N): float64 throughout, since its rounding never fades.
+
+    Args:
+        start: before the first row, (B, N).
+        step: what each row adds, (B, R, N).
+        on: (B, R) bool, whether any channel acts until the row; where none does w is 0 without the sum's rounding.
+    """
+    total = torch.cat([start.unsqueeze(1), step], 1).cumsum(1)[:, :-1]  # (B, R, N)
+    # The value alone is taken off: w still has the gradients of the rates that are 0.
+    return total - torch.where(on.unsqueeze(-1), 0, total.detach())
 
 
 def _of_states(A: StateMatrix) -> StateSpace:

@@ -22,6 +22,7 @@ from ctlssl.layers.event_doors import (
 )
 from ctlssl.layers.event_form import event_states
 from ctlssl.layers.event_rows import EventRows, EventState, event_rows
+from ctlssl.layers.formation import half_lives
 from ctlssl.state_matrices import STRUCTURES, Diagonal, StateMatrix
 from ctlssl.state_space import StateSpace, project
 from ctlssl.step_size import initial_log_steps
@@ -170,6 +171,17 @@ class EventLSSL(nn.Module):
             raise ValueError("a system has an output a channel: outputs=None")
         A, B = self._continuous()
         return StateSpace(A, B, self.C.double(), self.D.double(), multi_input=True)
+
+    def timescales(self) -> Tensor:
+        """Half-lives ln 2 / |Re lambda| of the modes, (1, N) float64, in clock units, ascending; of A alone.
+
+        Example:
+            >>> layer = EventLSSL(3, 4, outputs=2, measure="lin", step_range=(0.1, 0.1))
+            >>> layer.timescales()  # Re lambda = -1/2 times the step
+            tensor([[13.8629, 13.8629, 13.8629, 13.8629]], dtype=torch.float64)
+        """
+        with torch.no_grad():
+            return half_lives(self._continuous()[0], groups=1)
 
     def extra_repr(self) -> str:
         """The options that differ from layer to layer."""

@@ -47,7 +47,7 @@ def form_system(
     return StateSpace(A.scale_pairs(step) if per == "state" else A.scale(step), B, C, D, multi)
 
 
-def half_lives(system: StateSpace) -> Tensor:
+def half_lives(A: StateMatrix, groups: int) -> Tensor:
     """Half-lives ln 2 / |Re lambda| of the modes of each system, (G, N), ascending; infinite where nothing decays."""
-    decay = system.poles().real.abs()  # (N,) or (H, N)
-    return (math.log(2) / decay).expand(system.groups, -1).sort(-1).values
+    decay = A.eigenvalues().real.abs()  # (N,) or (H, N)
+    return (math.log(2) / decay).expand(groups, -1).sort(-1).values

@@ -130,11 +130,13 @@ def _float64(value: Tensor | float, u: Tensor) -> Tensor:
         raise ValueError(f"dt and rate need real numbers; found {value!r:.60}") from error
 
 
-def one_column(dt: Tensor | float | None) -> Tensor | float | None:
+def one_column(dt: Tensor | float | None, batch: int) -> Tensor | float | None:
     """Gaps of one row each, (B,), as (B, 1); numbers, None and (B, Q) pass."""
     if dt is None or isinstance(dt, int | float):
         return dt
     dt = torch.as_tensor(dt)
+    if dt.ndim == 1 and len(dt) != batch:
+        raise ValueError(f"dt needs to be a number or one a series, ({batch},); found shape {tuple(dt.shape)}")
     return dt[:, None] if dt.ndim == 1 else dt
 
 

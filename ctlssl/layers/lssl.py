@@ -247,7 +247,7 @@ class LSSL(nn.Module):
         found = quick_step(self, u, dt, state) if plain else None
         if found is not None:
             return found
-        y, state = self(u[:, None], one_column(dt), state=state, view="recurrence")
+        y, state = self(u[:, None], one_column(dt, len(u)), state=state, view="recurrence")
         return y[:, 0], state
 
     def peek(self, state: State, dt: Tensor | float, u: Tensor | None = None) -> Tensor:
@@ -265,7 +265,8 @@ class LSSL(nn.Module):
             ValueError: a bidirectional layer, or shapes that do not fit.
         """
         self._refuse_bidirectional("peek")
-        state, column = self._own_state(state), one_column(dt)
+        state = self._own_state(state)
+        column = one_column(dt, len(state.u))
         if u is None:
             u = torch.zeros_like(state.u) if self.method.hold.kick else state.u
         several = torch.as_tensor(dt).ndim == 2 or u.ndim == 3
@@ -322,7 +323,8 @@ class LSSL(nn.Module):
             tensor([[13.8629, 13.8629, 13.8629, 13.8629]], dtype=torch.float64)
         """
         with torch.no_grad():
-            return half_lives(self._formed())
+            system = self._formed()
+            return half_lives(system.A, system.groups)
 
     def _formed(self, reverse: bool = False) -> StateSpace:
         free = {name: getattr(self, f"A_{name}").double() for name in self._matrix_names}

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as every_module
 
 from ctlssl.kernels.operators import direct, fused
 from ctlssl.views import State
@@ -29,6 +30,8 @@ def quick_step(layer: nn.Module, u: Tensor, dt: Tensor | float | None, state: St
     if not isinstance(state, State) or not isinstance(u, Tensor) or not isinstance(dt, Tensor):
         return None
     if layer.structure != "diagonal" or layer._forward_hooks or layer._forward_pre_hooks:
+        return None
+    if every_module._global_forward_hooks or every_module._global_forward_pre_hooks:
         return None
     if not fused(u) or not direct((u, dt, *state)) or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
         return None

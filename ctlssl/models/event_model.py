@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from ctlssl.events import Events
 from ctlssl.heads import head
 from ctlssl.layers import EventLSSL
 from ctlssl.series import TimeSeries
+
+if TYPE_CHECKING:
+    import xarray
 
 __all__ = ["EventModel"]
 
@@ -92,3 +96,9 @@ class EventModel(Model):
         y, _ = self.layer(Events.from_series(series), asked, rate=pace, first=self.problem.first_gap)  # (B, R, W)
         hidden = self.norm(encoded.features + self.dropout(self.mix(y.to(encoded.features.dtype))))
         return self.head(encoded, hidden, rows.committed, rows.at_queries(hidden))
+
+    def timescales(self) -> xarray.Dataset:
+        """Half-lives of the modes of the layer, in the unit of the data's times: see `ctlssl.timescales`."""
+        from ctlssl.half_lives import timescales
+
+        return timescales(self)

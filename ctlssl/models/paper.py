@@ -184,6 +184,10 @@ class _PaperBlock(nn.Module):
         hidden = hidden + self.dropout(mixed)
         return (hidden if self.prenorm else self.norm(hidden)), state
 
+    def extra_repr(self) -> str:
+        """Where it is normalised."""
+        return f"prenorm={self.prenorm}"
+
 
 class _SharedRow(nn.Module):
     """One row (N,) for all channels (H, N)."""

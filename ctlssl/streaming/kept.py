@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from ctlssl.series import TimeSeries
 
-__all__ = ["FEWEST_KEPT", "FlatRows", "KeptRows"]
+__all__ = ["FEWEST_KEPT", "FlatRows", "KeptRows", "seen_rows"]
 
 FEWEST_KEPT = 1024
 """Rows below which nothing is put away: small memory, and seldom a pass over the kept rows."""
@@ -97,6 +97,17 @@ class FlatRows:
         values[series, place], times[series, place] = self.values[rows], self.times[rows]
         observed[series, place] = self.observed[rows]
         return TimeSeries(values, times, observed, lengths)
+
+
+def seen_rows(rows: TimeSeries) -> TimeSeries:
+    """The rows at which something was observed, without static covariates; each series has at least one."""
+    seen = rows.observed.any(dim=-1) & rows.in_length  # (M, L)
+    if torch.equal(seen, rows.in_length):
+        return replace(rows, static=None)
+    number, lengths = torch.arange(rows.batch, device=seen.device), seen.sum(dim=1)  # (M,)
+    flat = FlatRows.of(number, rows)
+    every = torch.arange(len(flat), device=seen.device)  # (K,)
+    return flat._padded(every, flat.series, every - (lengths.cumsum(0) - lengths)[flat.series], lengths)
 
 
 class KeptRows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ctlssl.model_state import ModelState, check_like
 from ctlssl.streaming.kept import FEWEST_KEPT, FlatRows, KeptRows
 from ctlssl.streaming.reader import Reader
-from ctlssl.streaming.sealed import digest_of_weights, pack, read_json, unpack
+from ctlssl.streaming.sealed import digest_of_weights, pack, read_json, structure_of, unpack
 
 __all__ = ["Saved", "restore", "store"]
 
@@ -63,7 +64,7 @@ def restore(model: nn.Module, data: bytes) -> Saved:
 
     Raises:
         TypeError: no bytes.
-        ValueError: damaged bytes, another model or other weights, or content that no streams can have.
+        ValueError: damaged bytes, another model, other options or other weights, or content that no streams can have.
     """
     tensors, about = unpack(data)
     _check_identity(model, about)
@@ -97,17 +98,22 @@ def _named(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _identity(model: nn.Module) -> dict[str, str]:
     """What must be the same where streams go on."""
     problem = json.dumps(model.problem.to_dict(), sort_keys=True)
-    return {"model": type(model).__name__, "problem": problem, "weights": digest_of_weights(model)}
+    about = {"model": type(model).__name__, "problem": problem, "structure": structure_of(model)}
+    return about | {"weights": digest_of_weights(model)}
 
 
 def _check_identity(model: nn.Module, about: dict[str, str]) -> None:
     remedies = {
         "model": "load them with a model of that class",
         "problem": "load them with a model that was built for that problem",
+        "structure": "load them with a model that was built with the same options",
         "weights": "a state means nothing to other weights: load the weights that the streams were saved with",
     }
     for name, here in _identity(model).items():
         if (found := about.get(name)) != here:
+            if name == "structure":  # of many lines, the first that differs
+                lines = zip_longest((found or "").split("\n"), here.split("\n"))
+                found, here = next(pair for pair in lines if pair[0] != pair[1])
             raise ValueError(f"the streams were saved with the {name} {found}, this one is {here}; {remedies[name]}")
 
 

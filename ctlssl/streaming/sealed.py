@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-__all__ = ["FORMAT", "digest_of_weights", "pack", "read_json", "unpack"]
+__all__ = ["FORMAT", "digest_of_weights", "pack", "read_json", "structure_of", "unpack"]
 
-FORMAT = "ctlssl stream 1"
+FORMAT = "ctlssl stream 2"
 _BLANK = "0" * 64
 
 
@@ -79,6 +79,20 @@ def digest_of_weights(model: nn.Module) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+def structure_of(model: nn.Module) -> str:
+    r"""What a model computes beside its weights: a line for each module, with its class and options.
+
+    >>> structure_of(nn.Sequential(nn.LeakyReLU(0.1), nn.Dropout(0.2)))
+    'Sequential()\n0: LeakyReLU(negative_slope=0.1)\n1: Dropout()'
+    """
+    lines = []
+    for name, module in model.named_modules():
+        # streams run in evaluation mode, in which the rate of a dropout means nothing
+        options = "" if isinstance(module, nn.Dropout) else module.extra_repr()
+        lines.append(f"{name}: " * bool(name) + f"{type(module).__name__}({' '.join(options.split())})")
+    return "\n".join(lines)
 
 
 def _digest(data: bytes) -> bytes:

@@ -12,7 +12,7 @@ from ctlssl.model_state import ModelState
 from ctlssl.series import TimeSeries
 from ctlssl.streaming import door
 from ctlssl.streaming.bank import Bank
-from ctlssl.streaming.kept import FlatRows, KeptRows
+from ctlssl.streaming.kept import FlatRows, KeptRows, seen_rows
 from ctlssl.streaming.reader import Reader
 from ctlssl.streaming.replay import Replay
 from ctlssl.streaming.saving import restore, store
@@ -124,7 +124,8 @@ class Stream:
         """Take many rows of each stream, or of some, at once: a history, or what came while nobody listened.
 
         Args:
-            rows: M series of D channels; their static covariates may be left out.
+            rows: M series of D channels; their static covariates may be left out. A row in which nothing was
+                observed is left out, whenever it was.
             series: which M streams they belong to; None is all B.
 
         Raises:
@@ -145,7 +146,7 @@ class Stream:
         moves = (rows.observed.any(dim=-1) & rows.in_length).any(dim=-1)  # (M,)
         if bool(moves.any()):
             moved = moves.nonzero()[:, 0]
-            self._take(moved if index is None else index[moved], replace(rows.select(moved), static=None))
+            self._take(moved if index is None else index[moved], seen_rows(rows.select(moved)))
 
     def predict(self, time: Any = None, series: Any = None) -> Any:
         """What the model says of each stream, or of some, from what was observed so far; nothing moves.
@@ -198,7 +199,7 @@ class Stream:
     def save(self) -> bytes:
         """All that the streams hold, as the bytes of a safetensors file with a digest; `load` goes on from there.
 
-        The weights of the model are not among it, only their digest.
+        The weights of the model are not among it, only their digest, and the options that it was built with.
         """
         kept = None if self._replay is None else self._replay.kept
         base = None if self._replay is None else self._replay.base.state
@@ -209,12 +210,12 @@ class Stream:
         """The streams that `save` wrote, bit for bit, on the device of the model.
 
         Args:
-            model: the same, with the same weights.
+            model: the same, built with the same options, with the same weights.
             data: bytes from anywhere: nothing in them is run, and all is checked before it is used.
 
         Raises:
             TypeError: no bytes.
-            ValueError: bytes that are damaged or no stream, or a stream of another model, other weights or settings.
+            ValueError: bytes that are damaged or no stream, or a stream of another model, other options or weights.
         """
         saved = restore(model, data)
         late, window = saved.policy

@@ -205,7 +205,8 @@ def backward_in_chunks(
     _check(model, pieces, gradient)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [parameter.grad for parameter in parameters]
-    model.zero_grad(set_to_none=True)
+    for parameter in parameters:  # those alone: what a frozen one holds is its owner's
+        parameter.grad = None
     try:
         terms = _sum(_PASSES[gradient](model, pieces, rate))
     finally:

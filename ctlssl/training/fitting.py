@@ -66,7 +66,8 @@ def fit(
             (NaN without a validation part).
 
     Raises:
-        ValueError: a part without a series, or without what the problem needs.
+        ValueError: a part without a series, or without what the problem needs; packed series that are to be learned
+            in chunks.
         FloatingPointError: a loss or a gradient that is not finite, naming the epoch, the step and the series. The
             model then holds the best weights met before.
     """
@@ -74,6 +75,11 @@ def fit(
     for name, part in {"training": train, "validation": valid}.items():
         if part is not None:
             _check(model, part, name)
+            if training.chunk is not None and isinstance(part.series, PackedSeries):
+                raise ValueError(
+                    f"chunk={training.chunk} cuts a TimeSeries, but in the {name} part is found PackedSeries; pass its "
+                    "to_series(), or train it whole with chunk=None."
+                )
     run = _Run(model, training)
     with _own_randomness(run.device, training.seed), _modes_restored(model):
         try:
