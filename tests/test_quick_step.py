@@ -120,3 +120,15 @@ def test_an_empty_batch():
     u, dt, state = an_observation(layer, 0)
     y, after = layer.step(u, dt, state)
     assert y.shape == (0, 5) and after.x.shape == state.x.shape
+
+
+@torch.no_grad()
+def test_what_a_subclass_makes_of_forward_is_heard():
+    class Doubled(LSSL):
+        def forward(self, *given, **named):
+            y, state = super().forward(*given, **named)
+            return 2 * y, state
+
+    layer = Doubled(5, 6, "diagonal", method="zoh")
+    u, dt, state = an_observation(layer, 1)
+    assert torch.equal(layer.step(u, dt, state)[0], layer(u[:, None], dt[:, None], state=state)[0][:, 0])

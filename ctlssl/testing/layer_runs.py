@@ -132,7 +132,7 @@ def _solver(subject: LayerSubject, case: LayerCase, lengths: dict[str, Tensor]) 
         errors.append(difference(layer(*given)[0], layer(*given, view=solver)[0]))
     order = math.log2(errors[0] / errors[1]) if min(errors) > 1e-9 else math.inf
     lacking = max(0.0, _order(method) - order)
-    yield Check(f"orders that {method.name} lacks against the integration", lacking, subject.limit(6, 0.25))
+    yield Check(f"orders that {method.name} lacks against the integration", lacking, subject.limit(6, 0.5))
 
 
 def _order(method: object) -> int:
