@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctlssl.elapsed import check_lengths, check_times, in_length
 from ctlssl.event_parts import padded, promoted, repeats
-from ctlssl.series import TimeSeries
+from ctlssl.series import TimeSeries, series_index
 
 __all__ = ["Events"]
 
@@ -100,9 +100,7 @@ class Events:
         Args:
             index: positions, a boolean flag per series, or a slice.
         """
-        if not isinstance(index, slice):
-            index = torch.as_tensor(index, device=self.lengths.device)
-            index = index if index.numel() else index.long()
+        index = series_index(index, self.lengths.device)
         lengths = self.lengths[index]
         longest = slice(0, int(lengths.max()) if lengths.numel() else 0)
         parts = (part[index][:, longest] for part in (self.times, self.channel, self.value))

@@ -128,6 +128,9 @@ def remember_history(
     Raises:
         ValueError: samples, times or a method that cannot be.
 
+    References:
+        Gu, Dao, Ermon, Rudra, Re (2020), HiPPO: recurrent memory with optimal polynomial projections.
+
     Example:
         >>> times = torch.linspace(0.01, 1, 200, dtype=torch.float64) ** 1.5  # irregular
         >>> memory = remember_history(torch.cos(6 * times), times, state_size=12)
@@ -171,6 +174,9 @@ def remember_window(
 
     Raises:
         ValueError: samples, times, a window or a method that cannot be.
+
+    References:
+        Gu, Dao, Ermon, Rudra, Re (2020), HiPPO: recurrent memory with optimal polynomial projections.
 
     Example:
         >>> times = torch.linspace(0, 1, 300, dtype=torch.float64) ** 1.5 * 5  # irregular

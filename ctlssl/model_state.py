@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ctlssl.series import series_index
 from ctlssl.views import State
 
 __all__ = ["Hidden", "ModelState", "Pooled", "Seen"]
@@ -160,7 +161,7 @@ class ModelState:
         Args:
             index: positions, a boolean flag a series, or a slice.
         """
-        index = _index(index, self.seen.started.device)
+        index = series_index(index, self.seen.started.device)
         return self.each(lambda name, tensor: tensor[index])
 
     def put(self, index: Tensor | Sequence[int] | slice, other: ModelState) -> ModelState:
@@ -173,7 +174,7 @@ class ModelState:
         Raises:
             ValueError: a state of another model, or of another number of series than the index has.
         """
-        rows = torch.arange(self.batch, device=self.seen.started.device)[_index(index, self.seen.started.device)]
+        rows = torch.arange(self.batch, device=self.seen.started.device)[series_index(index, self.seen.started.device)]
         theirs = other.tensors()
         check_like(other, self, len(rows))
         return self.each(lambda name, tensor: tensor.index_copy(0, rows, theirs[name].to(tensor.dtype)))
@@ -239,10 +240,3 @@ def _check(state: ModelState) -> None:
         raise ValueError("a series cannot have ended before it began: seen.time is before seen.start")
     if state.pooled is not None and bool((state.pooled.count < 0).any()):
         raise ValueError("observations cannot be fewer than none: pooled.count is negative")
-
-
-def _index(index: Tensor | Sequence[int] | slice, device: torch.device) -> Tensor | slice:
-    if isinstance(index, slice):
-        return index
-    index = torch.as_tensor(index, device=device)
-    return index if index.numel() else index.long()

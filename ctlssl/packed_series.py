@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ctlssl.series import TimeSeries
+from ctlssl.series import TimeSeries, series_index
 
 __all__ = ["PackedSeries", "like_lengths", "packed_rows"]
 
@@ -145,7 +145,7 @@ class PackedSeries:
         Args:
             index: positions, a boolean flag per series, or a slice.
         """
-        chosen = torch.arange(self.batch, device=self.lengths.device)[_index(index, self.lengths.device)]
+        chosen = torch.arange(self.batch, device=self.lengths.device)[series_index(index, self.lengths.device)]
         lengths = self.lengths[chosen]
         starts = (self.lengths.cumsum(0) - self.lengths)[chosen]  # (b,)
         own = lengths.cumsum(0) - lengths  # (b,)
@@ -157,7 +157,7 @@ class PackedSeries:
 
     def to_series(self, index: Tensor | Sequence[int] | slice = slice(None)) -> TimeSeries:
         """Some of the series as a padded batch."""
-        chosen = torch.arange(self.batch, device=self.lengths.device)[_index(index, self.lengths.device)]
+        chosen = torch.arange(self.batch, device=self.lengths.device)[series_index(index, self.lengths.device)]
         place, inside = packed_rows(self.lengths, chosen)  # (b, l)
         values = torch.where(inside[..., None], self.values[place], torch.nan)  # (b, l, D)
         times = torch.where(inside, self.times[place], 0)
@@ -178,13 +178,6 @@ def _unchecked(values: Tensor, times: Tensor, observed: Tensor, lengths: Tensor,
     for name, part in parts.items():
         object.__setattr__(packed, name, part)
     return packed
-
-
-def _index(index: Tensor | Sequence[int] | slice, device: torch.device) -> Tensor | slice:
-    if isinstance(index, slice):
-        return index
-    index = torch.as_tensor(index, device=device)
-    return index if index.numel() else index.long()
 
 
 def _check_shapes(packed: PackedSeries) -> None:

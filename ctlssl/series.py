@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctlssl.elapsed import check_lengths, check_times, difference, exact_times, gaps, in_length
 
-__all__ = ["TimeSeries", "gaps"]
+__all__ = ["TimeSeries", "gaps", "series_index"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +129,7 @@ class TimeSeries:
             >>> series.select([1]).length
             1
         """
-        if not isinstance(index, slice):
-            index = torch.as_tensor(index, device=self.lengths.device)
-            index = index if index.numel() else index.long()
+        index = series_index(index, self.lengths.device)
         lengths = self.lengths[index]
         longest = int(lengths.max()) if lengths.numel() else 0
         return _unchecked(
@@ -141,6 +139,14 @@ class TimeSeries:
             lengths,
             None if self.static is None else self.static[index],
         )
+
+
+def series_index(index: Tensor | np.ndarray | Sequence[int] | slice, device: torch.device) -> Tensor | slice:
+    """Which series, as tensors are indexed by them: positions, a boolean flag per series, or a slice; none is legal."""
+    if isinstance(index, slice):
+        return index
+    index = torch.as_tensor(index, device=device)
+    return index if index.numel() else index.long()
 
 
 def _unchecked(values: Tensor, times: Tensor, observed: Tensor, lengths: Tensor, static: Tensor | None) -> TimeSeries:

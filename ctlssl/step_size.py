@@ -44,6 +44,10 @@ class StepSize:
     Raises:
         ValueError: an unknown `per` or `gate`.
 
+    References:
+        Gu et al. (2021), LSSL, appendix B.3 (a step size a channel); Smith, Warrington, Linderman (2023), S5 (a step
+        size a state); Gu, Dao (2023), Mamba, section 3.6 (softplus of the input).
+
     Example:
         >>> StepSize(per="state", gap=False)
         StepSize(per='state', gate=None, gap=False, rate=True)

@@ -19,7 +19,7 @@ from ctlssl.contract import Problem
 from ctlssl.normalization import Normalizer
 from ctlssl.packed_series import PackedSeries
 from ctlssl.schema import channels, select_rows, select_series, series_of_row, to_series
-from ctlssl.series import TimeSeries
+from ctlssl.series import TimeSeries, series_index
 
 __all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "prepare"]
 
@@ -72,9 +72,7 @@ class Examples:
         Args:
             index: positions, a boolean flag per series, or a slice.
         """
-        if not isinstance(index, slice):
-            index = torch.as_tensor(index, device="cpu")
-            index = index if index.numel() else index.long()
+        index = series_index(index, torch.device("cpu"))
         queries = slice(0, None)
         if self.query_times is not None:
             asked = ~torch.isnan(_take(self.query_times, index)).all(dim=0)  # (Q,)
