@@ -37,6 +37,9 @@ class Case:
 
 
 CASES = {
+    "liquid": Case("liquid"),
+    "liquid, exact": Case("liquid", {"form": "exact"}),
+    "liquid, zoh of degree 3": Case("liquid", {"method": "zoh", "degree": 3}),
     "signed": Case("signed"),
     "signed, positive": Case("signed", {"signed": False}),
     "signed, without decay": Case("signed", {"decays": False}),
