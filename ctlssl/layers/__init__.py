@@ -3,9 +3,11 @@
 from ctlssl.layers.as_recurrence import as_recurrence
 from ctlssl.layers.event_lssl import EventLSSL
 from ctlssl.layers.linear_form import LinearForm
+from ctlssl.layers.linoss import LinOSS
 from ctlssl.layers.liquid import LiquidLSSL
 from ctlssl.layers.lssl import LSSL
 from ctlssl.layers.recurrent import RecurrentLayer
+from ctlssl.layers.selective import SelectiveLSSL
 from ctlssl.layers.signed import SignedLSSL
 from ctlssl.layers.view_choice import ViewChoice
 
@@ -13,16 +15,20 @@ __all__ = [
     "FAMILY",
     "LSSL",
     "EventLSSL",
+    "LinOSS",
     "LinearForm",
     "LiquidLSSL",
     "RecurrentLayer",
+    "SelectiveLSSL",
     "SignedLSSL",
     "ViewChoice",
     "as_recurrence",
 ]
 
 FAMILY: dict[str, type[RecurrentLayer]] = {
+    "linoss": LinOSS,
     "liquid": LiquidLSSL,
+    "selective": SelectiveLSSL,
     "signed": SignedLSSL,
 }
 """The other linear recurrences, each built as `FAMILY[name](channels, state_size=..., step_range=...)`."""

@@ -38,6 +38,7 @@ class RecurrentLayer(nn.Module, ABC):
         views: names of the views that the layer has.
         bidirectional: False: every member is causal.
         growing: whether a step may grow without bound at large gaps.
+        fastest_rate: the largest |eigenvalue| in units of the clock, where the layer is growing.
     """
 
     channels: int
@@ -45,6 +46,7 @@ class RecurrentLayer(nn.Module, ABC):
     views: tuple[str, ...] = ("recurrence",)
     bidirectional: bool = False
     growing: bool = False
+    fastest_rate: float | None = None
 
     @property
     @abstractmethod
