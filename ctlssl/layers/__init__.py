@@ -2,6 +2,7 @@
 
 from ctlssl.layers.as_recurrence import as_recurrence
 from ctlssl.layers.event_lssl import EventLSSL
+from ctlssl.layers.householder import HouseholderLSSL
 from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.linoss import LinOSS
 from ctlssl.layers.liquid import LiquidLSSL
@@ -15,6 +16,7 @@ __all__ = [
     "FAMILY",
     "LSSL",
     "EventLSSL",
+    "HouseholderLSSL",
     "LinOSS",
     "LinearForm",
     "LiquidLSSL",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 FAMILY: dict[str, type[RecurrentLayer]] = {
+    "householder": HouseholderLSSL,
     "linoss": LinOSS,
     "liquid": LiquidLSSL,
     "selective": SelectiveLSSL,
