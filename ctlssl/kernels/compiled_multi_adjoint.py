@@ -176,6 +176,8 @@ def multi_backward(
     ramp, kick = hold[1] != 0 or hold[3] != 0, hold[4] != 0
     for slot in range(first, last):
         for b in range(slot, sizes.series, slots):
+            for place in range(b * L * H, (b + 1) * L * H):  # here, in the cache, and by every thread its own
+                gu[place] = 0
             for row in range((L - 1) // STRIDE * STRIDE, -1, -STRIDE):
                 rows, first_row, at = min(STRIDE, L - row), b * L, slot * width * 2 * half
                 read_inputs(inputs, width, u, start, H, kinds, before, first_row, b, row, rows)
