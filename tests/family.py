@@ -37,6 +37,9 @@ class Case:
 
 
 CASES = {
+    "almost linear": Case("almost_linear"),
+    "almost linear, no rectifier": Case("almost_linear", {"relus": 0}),
+    "almost linear, identity": Case("almost_linear", {"identity": True}),
     "liquid": Case("liquid"),
     "liquid, exact": Case("liquid", {"form": "exact"}),
     "liquid, zoh of degree 3": Case("liquid", {"method": "zoh", "degree": 3}),
@@ -48,6 +51,10 @@ CASES = {
     "linoss, implicit-explicit": Case("linoss", {"method": "implicit_explicit"}, frozenset({6, 8}), "may grow"),
     "linoss, damped": Case("linoss", {"damped": True}),
     "linoss, damped and exact": Case("linoss", {"method": "exact", "damped": True}),
+    "robust": Case("robust"),
+    "robust, squared": Case("robust", {"loss": "squared", "heads": 2, "values": 3}),
+    "robust, lp and elastic": Case("robust", {"loss": "lp", "threshold": 0.5, "retention": "elastic"}),
+    "robust, kept": Case("robust", {"threshold": 0.3, "retention": "none"}),
     "selective": Case("selective"),
     "selective, trapezoid": Case("selective", {"method": "trapezoid"}),
     "signed": Case("signed"),

@@ -1,5 +1,6 @@
 """Learnable layers: LSSL, and its family, each called the same way and found here by name."""
 
+from ctlssl.layers.almost_linear import AlmostLinearLSSL, LinearRegions
 from ctlssl.layers.as_recurrence import as_recurrence
 from ctlssl.layers.event_lssl import EventLSSL
 from ctlssl.layers.householder import HouseholderLSSL
@@ -8,6 +9,7 @@ from ctlssl.layers.linoss import LinOSS
 from ctlssl.layers.liquid import LiquidLSSL
 from ctlssl.layers.lssl import LSSL
 from ctlssl.layers.recurrent import RecurrentLayer
+from ctlssl.layers.robust_memory import RobustMemory
 from ctlssl.layers.selective import SelectiveLSSL
 from ctlssl.layers.signed import SignedLSSL
 from ctlssl.layers.view_choice import ViewChoice
@@ -15,6 +17,9 @@ from ctlssl.layers.view_choice import ViewChoice
 __all__ = [
     "FAMILY",
     "LSSL",
+    "AlmostLinearLSSL",
+    "LinearRegions",
+    "RobustMemory",
     "EventLSSL",
     "HouseholderLSSL",
     "LinOSS",
@@ -28,9 +33,11 @@ __all__ = [
 ]
 
 FAMILY: dict[str, type[RecurrentLayer]] = {
+    "almost_linear": AlmostLinearLSSL,
     "householder": HouseholderLSSL,
     "linoss": LinOSS,
     "liquid": LiquidLSSL,
+    "robust": RobustMemory,
     "selective": SelectiveLSSL,
     "signed": SignedLSSL,
 }
