@@ -21,12 +21,12 @@ def by_hand(layer, u, dt):
     """The docstring's equation for one series, u (L, H) and dt (L,)."""
     given = {name: value.detach().double().numpy() for name, value in layer.named_parameters()}
     a, z, outputs = np.exp(given["log_decay"]), np.zeros(layer.state_size), []
-    for now, gap in zip(u, dt, strict=True):
+    for row, gap in zip(u, dt, strict=True):
         h, bent = gap * np.exp(given["log_step"]), z.copy()
         bent[layer.state_size - layer.relus :] = np.maximum(bent[layer.state_size - layer.relus :], 0)
-        push = given["W"] @ bent + given["bias"] + given["B"] @ now
+        push = given["W"] @ bent + given["bias"] + given["B"] @ row
         z = np.exp(-a * h) * z + (1 - np.exp(-a * h)) / a * push
-        outputs.append(z[:3] if layer.identity else given["C"] @ z + given["D"] * now)
+        outputs.append(z[:3] if layer.identity else given["C"] @ z + given["D"] * row)
     return np.array(outputs)
 
 

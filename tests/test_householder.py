@@ -14,11 +14,11 @@ def by_hand(layer, u, dt):
     given = {name: value.detach().double().numpy() for name, value in layer.named_parameters()}
     heads, K, V, R = layer.heads, layer.state_size, layer.values, layer.reflections
     S, outputs = np.zeros((heads, K, V)), []
-    for now, gap in zip(u, dt, strict=True):
-        keys = (given["key"] @ now).reshape(heads, R, K)
-        values = (given["value"] @ now).reshape(heads, R, V)
-        queries = (given["query"] @ now).reshape(heads, K)
-        betas = 1 / (1 + np.exp(-(given["gate"] @ now + given["gate_bias"]))).reshape(heads, R)
+    for row, gap in zip(u, dt, strict=True):
+        keys = (given["key"] @ row).reshape(heads, R, K)
+        values = (given["value"] @ row).reshape(heads, R, V)
+        queries = (given["query"] @ row).reshape(heads, K)
+        betas = 1 / (1 + np.exp(-(given["gate"] @ row + given["gate_bias"]))).reshape(heads, R)
         read = []
         for h in range(heads):
             if layer.decays:
@@ -27,7 +27,7 @@ def by_hand(layer, u, dt):
                 k, beta = keys[h, j] / np.linalg.norm(keys[h, j]), betas[h, j] * (2 if layer.signed else 1)
                 S[h] = (np.eye(K) - beta * np.outer(k, k)) @ S[h] + beta * np.outer(k, values[h, j])
             read.append(S[h].T @ queries[h])
-        outputs.append(given["out"] @ np.concatenate(read) + given["D"] * now)
+        outputs.append(given["out"] @ np.concatenate(read) + given["D"] * row)
     return np.array(outputs)
 
 

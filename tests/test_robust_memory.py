@@ -22,9 +22,9 @@ def by_hand(layer, u, dt):
     given = {name: value.detach().double().numpy() for name, value in layer.named_parameters()}
     heads, V, K = layer.state_shape
     M, outputs = np.zeros((heads, V, K)), []
-    for now, gap in zip(u, dt, strict=True):
-        k, v, q = ((given[name] @ now).reshape(heads, -1) for name in ("key", "value", "query"))
-        eta = 1 / (1 + np.exp(-(given["gate"] @ now + given["gate_bias"])))
+    for row, gap in zip(u, dt, strict=True):
+        k, v, q = ((given[name] @ row).reshape(heads, -1) for name in ("key", "value", "query"))
+        eta = 1 / (1 + np.exp(-(given["gate"] @ row + given["gate_bias"])))
         read = []
         for h in range(heads):
             kept = np.exp(-gap * np.exp(given["log_step"][h]))

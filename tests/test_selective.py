@@ -17,24 +17,24 @@ def by_hand(layer, u, dt):
     H, n = layer.channels, layer.state_size // 2
     h, past, outputs = np.zeros((H, n), complex), np.zeros(H), []
     past_B = np.zeros(n, complex)
-    for now, gap in zip(u, dt, strict=True):
-        gate = np.log1p(np.exp(given["gate.weight"] @ now + given["gate.bias"]))
+    for row, gap in zip(u, dt, strict=True):
+        gate = np.log1p(np.exp(given["gate.weight"] @ row + given["gate.bias"]))
         delta = gap * np.exp(given["log_step"]) * gate
-        theta = math.pi * np.tanh(given["rotation"] @ now)
-        pairs = {name: (given[name] @ now)[:n] + 1j * (given[name] @ now)[n:] for name in "BC"}
-        share = 1 / (1 + np.exp(-(given["mixture"] @ now))) if layer.mixture is not None else None
-        y = given["D"] * now
+        theta = math.pi * np.tanh(given["rotation"] @ row)
+        pairs = {name: (given[name] @ row)[:n] + 1j * (given[name] @ row)[n:] for name in "BC"}
+        share = 1 / (1 + np.exp(-(given["mixture"] @ row))) if layer.mixture is not None else None
+        y = given["D"] * row
         for c in range(H):
             for j in range(n):
                 rate = complex(-np.exp(given["log_decay"][c]), theta[j])
                 alpha = cmath.exp(delta[c] * rate)
                 if share is None:
-                    h[c, j] = alpha * h[c, j] + (alpha - 1) / rate * pairs["B"][j] * now[c]
+                    h[c, j] = alpha * h[c, j] + (alpha - 1) / rate * pairs["B"][j] * row[c]
                 else:
                     h[c, j] = alpha * h[c, j] + (1 - share) * delta[c] * alpha * past_B[j] * past[c]
-                    h[c, j] += share * delta[c] * pairs["B"][j] * now[c]
+                    h[c, j] += share * delta[c] * pairs["B"][j] * row[c]
                 y[c] += (np.conj(pairs["C"][j]) * h[c, j]).real
-        past, past_B = now, pairs["B"]
+        past, past_B = row, pairs["B"]
         outputs.append(y)
     return np.array(outputs)
 

@@ -14,7 +14,7 @@ from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.state_matrices.phi import matrix_phi_functions
 from ctlssl.state_space import project
 from ctlssl.step_size import initial_log_steps
-from ctlssl.views.passes import matrix_pass
+from ctlssl.views.passes import block_pass
 from ctlssl.views.response import Rows
 
 __all__ = ["OSCILLATOR_STEPS", "LinOSS"]
@@ -151,7 +151,7 @@ class LinOSS(RecurrentLayer):
     def _run(self, rows: Rows, view: str) -> tuple[Tensor, Tensor]:
         M, drive = self._coefficients(rows)
         b = drive * project(rows.u, self.B.to(rows.u.dtype))[..., None]  # (B, L, m, 2)
-        x, last = matrix_pass(M, b, rows, rows.start.x)
+        x, last = block_pass(M, b, rows, rows.start.x)
         return project(x[..., 1], self.C.to(rows.u.dtype)) + self.D * rows.u, last
 
     def _oscillators(self) -> tuple[Tensor, Tensor]:
