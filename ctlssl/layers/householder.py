@@ -110,6 +110,10 @@ class HouseholderLSSL(RecurrentLayer):
         more = f"values={self.values}, heads={self.heads}, reflections={self.reflections}"
         return f"{self.channels}, {self.state_size}, {more}, signed={self.signed}, decays={self.decays}"
 
+    @property
+    def _row_numbers(self) -> int:
+        return self.heads * self.state_size * (self.state_size + self.values)
+
     def _run(self, rows: Rows, view: str) -> tuple[Tensor, Tensor]:
         M, G, q = self._coefficients(rows)
         value = self._made(self.value, rows, self.values)  # (B, L, heads, n_h, V)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ctlssl import hippo
 from ctlssl.discretization import Discretization, Rule, exact, named_method
 from ctlssl.holds import NEXT
+from ctlssl.kernels.liquid import liquid_bank, liquid_share
 from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.liquid_kernels import KERNELS, liquid_convolution
 from ctlssl.layers.recurrent import RecurrentLayer
@@ -105,6 +106,11 @@ class LiquidLSSL(RecurrentLayer):
         self.D = nn.Parameter(torch.randn(channels))
 
     @property
+    def _row_numbers(self) -> int:
+        fused = self.form == "paper" and self.degree is None
+        return 1 if fused else super()._row_numbers
+
+    @property
     def state_shape(self) -> tuple[int, ...]:
         """(H, P, N) with degree P, else (H, 1, N)."""
         return self.channels, self.degree or 1, self.state_size
@@ -142,6 +148,8 @@ class LiquidLSSL(RecurrentLayer):
     def _run(self, rows: Rows, view: str) -> tuple[Tensor, Tensor]:
         if view == "convolution":
             return self._convolve(rows), rows.start.x
+        if self.form == "paper" and self.degree is None:
+            return self._fused(rows)
         kept, liquid, response = self._coefficients(rows)  # (B, L, H, n)
         drive = response * rows.u[..., None]
         x = split_pairs(rows.start.x)  # (B, H, P, n)
@@ -151,6 +159,14 @@ class LiquidLSSL(RecurrentLayer):
             seen, last = stepwise_pass(_nested, (kept, liquid, drive), rows, x)
         states = join_pairs(seen.sum(-2))  # (B, L, H, N)
         return (states * self.C).sum(-1) + self.D * rows.u, join_pairs(last)
+
+    def _fused(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """The paper's recurrence, by a loop that never holds the states of all rows."""
+        _, poles, b = self._continuous(rows)
+        maps = self.log_step.double().exp(), rows.dt.double(), rows.kinds, poles, b, split_pairs(self.C.double())
+        x = split_pairs(rows.start.x[:, :, 0].double())  # (B, H, n)
+        y, last = liquid_bank(rows.u, *maps, x, getattr(self.method.rule, "alpha", -1.0), self.guard)
+        return y + self.D * rows.u, join_pairs(last)[:, :, None].to(y.dtype)
 
     def _convolve(self, rows: Rows) -> Tensor:
         gaps = rows.dt[rows.inside]
@@ -187,7 +203,7 @@ class LiquidLSSL(RecurrentLayer):
         else:
             kept, response = self._responses(rows)
             push = response * u
-            parts = kept, push * self._bound(kept, push), response
+            parts = kept, push * liquid_share(kept, push) if self.guard else push, response
         dtype = torch.complex64 if rows.u.dtype == torch.float32 else torch.complex128
         return tuple(part.to(dtype) for part in parts)
 
@@ -197,20 +213,6 @@ class LiquidLSSL(RecurrentLayer):
         if not self.guard:
             return torch.ones_like(push.real)
         return torch.where(beyond, -poles.real / torch.where(beyond, push.real, 1), 1)
-
-    def _bound(self, kept: Tensor, push: Tensor) -> Tensor:
-        """The largest s <= 1 with |Abar + s push| <= 1, from s^2 |push|^2 + 2 s Re(conj(Abar) push) = 1 - |Abar|^2."""
-        square = push.real.square() + push.imag.square()
-        cross = kept.real * push.real + kept.imag * push.imag
-        room = (1 - kept.real.square() - kept.imag.square()).clamp(min=0)
-        beyond = 2 * cross + square > room
-        if not self.guard:
-            return torch.ones_like(square)
-        square, cross = torch.where(beyond, square, 1), torch.where(beyond, cross, 0)
-        root = torch.where(beyond, cross.square() + square * room, 1).sqrt()
-        # Of the two forms of the positive root the one without a difference.
-        below = torch.where(cross > 0, cross + root, 1)
-        return torch.where(beyond, torch.where(cross > 0, room / below, (root - cross) / square), 1)
 
 
 def _nested(x: Tensor, kept: Tensor, liquid: Tensor, drive: Tensor) -> Tensor:

@@ -125,6 +125,10 @@ class RobustMemory(RecurrentLayer):
         losses = f"loss={self.loss!r}, threshold={self.threshold}, retention={self.retention!r}, floor={self.floor}"
         return f"{self.channels}, {self.state_size}, values={self.values}, heads={self.heads}, {losses}"
 
+    @property
+    def _row_numbers(self) -> int:
+        return self.heads * (self.values + 2 * self.state_size)
+
     def _run(self, rows: Rows, view: str) -> tuple[Tensor, Tensor]:
         *given, q, eta, h = self._coefficients(rows)
         M, last = stepwise_pass(self._advance, (*given, eta, h), rows, rows.start.x)
