@@ -2,6 +2,7 @@
 
 from ctlssl.layers.almost_linear import AlmostLinearLSSL, LinearRegions
 from ctlssl.layers.as_recurrence import as_recurrence
+from ctlssl.layers.attention_form import linear_attention_form
 from ctlssl.layers.event_lssl import EventLSSL
 from ctlssl.layers.householder import HouseholderLSSL
 from ctlssl.layers.linear_form import LinearForm
@@ -10,6 +11,7 @@ from ctlssl.layers.liquid import LiquidLSSL
 from ctlssl.layers.lssl import LSSL
 from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.layers.robust_memory import RobustMemory
+from ctlssl.layers.s6_form import s6_form
 from ctlssl.layers.selective import SelectiveLSSL
 from ctlssl.layers.signed import SignedLSSL
 from ctlssl.layers.view_choice import ViewChoice
@@ -30,6 +32,8 @@ __all__ = [
     "SignedLSSL",
     "ViewChoice",
     "as_recurrence",
+    "linear_attention_form",
+    "s6_form",
 ]
 
 FAMILY: dict[str, type[RecurrentLayer]] = {
