@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.recurrent import RecurrentLayer
+from ctlssl.layers.signed import sign_gate
 from ctlssl.state_space import project
 from ctlssl.step_size import initial_log_steps
 from ctlssl.views.passes import stepwise_pass
@@ -25,9 +26,9 @@ class HouseholderLSSL(RecurrentLayer):
         for j = 1 .. n_h:  S <- (I - beta_j k_j k_j^T) S + beta_j k_j v_j^T
         y_k = W S^T q_k + D u_k
 
-    Keys k_j (of length 1), values v_j, queries q and beta_j = 2 sigmoid(w_j u_k + b_j) are made from the row. With beta
-    near 2 a step is a reflection and two are a rotation, which a flow with real eigenvalues cannot do: so they are
-    jumps at events. `signed=False` has beta = sigmoid(...) below 1 and positive eigenvalues alone: the delta rule.
+    Keys k_j (of length 1), values v_j, queries q and beta_j = 1 + sign_gate(w_j u_k + b_j) are made from the row. With
+    beta 2 a step is a reflection and two are a rotation, which a flow with real eigenvalues cannot do: so they are
+    jumps at events. `signed=False` has half of that, up to 1, and no negative eigenvalue: the delta rule.
 
     Args:
         channels: inputs and outputs H.
@@ -130,7 +131,7 @@ class HouseholderLSSL(RecurrentLayer):
         """The whole jump and decay (B, L, heads, K, K), where values go (B, L, heads, n_h, K), queries (.., K)."""
         keys = unit_vectors(self._made(self.key, rows, self.state_size))
         gate = self._made(self.gate, rows, 1) + self.gate_bias.to(rows.u.dtype).unflatten(0, (self.heads, -1, 1))
-        beta = (1 + torch.tanh(gate / 2)) * (1.0 if self.signed else 0.5)  # (B, L, heads, n_h, 1)
+        beta = (1 + sign_gate(gate)) * (1.0 if self.signed else 0.5)  # (B, L, heads, n_h, 1)
         M = torch.eye(self.state_size, dtype=keys.dtype, device=keys.device).expand(*keys.shape[:3], -1, -1)
         where: list[Tensor] = []
         for j in range(self.reflections):

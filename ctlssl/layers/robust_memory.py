@@ -107,8 +107,9 @@ class RobustMemory(RecurrentLayer):
         S, value = heads * V * K, self.value.to(dtype).reshape(heads, V, H)
         eye, transitions, drives = torch.eye(S, dtype=dtype).reshape(*shape, *shape), [], []
         for i in range(L):
-            kept = RETENTIONS[self.retention](M, h[:, i], self.floor)  # (B, heads, V, K)
-            factor = torch.where(M == 0, 0, kept / torch.where(M == 0, 1, M))
+            some = torch.where(M == 0, 1e-30, M)  # of 0 the factor is that of next to nothing
+            factor = RETENTIONS[self.retention](some, h[:, i], self.floor) / some  # (B, heads, V, K)
+            kept = factor * M
             r = (kept * k[:, i, :, None]).sum(-1) - v[:, i]  # (B, heads, V)
             w = (eta[:, i] * LOSSES[self.loss](r, self.threshold)).expand_as(r)
             pull = torch.einsum("bhv,bhk,bhj->bhvkj", w, k[:, i], k[:, i])  # on the row of M that v names
