@@ -1,120 +1,131 @@
-r"""Inner losses and retentions of a memory: what one step of its update minimises, and what it forgets between events.
+r"""Losses that a memory takes a step on at every event, by their derivative psi(r) = w(r) r with 0 < w(r) <= 1.
 
-A loss l(r) of the residual r = M k - v enters through the weight w(r), with grad l = w(r) r elementwise. A retention is
-a flow m -> m(h) of every number of the memory over a gap h.
+    squared             l = |r|^2 / 2                                        w = 1
+    huber               l = |r|^2 / 2, and c |r| - c^2 / 2 beyond |r| = c    w = min(1, c / |r|)
+    huber_elementwise   the same of each element, summed
+    lp                  l = c^2 / p sum_i ((1 + (r_i / c)^2)^{p/2} - 1)      w_i = (1 + (r_i / c)^2)^{p/2 - 1}
+
+with a threshold c. Far out psi is as large as r, as c, and as c^{2-p} |r_i|^{p-1}.
+Every one is convex, |r|^2 / 2 near 0, and its psi has slopes between 0 and 1.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
-__all__ = ["LOSSES", "RETENTIONS", "huber", "length", "power", "shrink", "squared"]
-
-_SMOOTH = 1e-6
-"""Residuals below which the p-th power is a parabola: its slope at 0 would be infinite."""
+__all__ = ["INNER_LOSSES", "Huber", "InnerLoss", "Lp", "Squared"]
 
 
-def length(r: Tensor) -> Tensor:
-    """Euclidean length of vectors (..., V), (..., 1), without overflow; its gradient at 0 is 0.
+class InnerLoss(ABC):
+    """A convex loss of residuals r = M k - v, with slopes of its derivative between 0 and 1.
 
-    Example:
-        >>> length(torch.tensor([[3e30, 4e30], [0.0, 0.0]])).flatten()
-        tensor([5.0000e+30, 0.0000e+00])
+    Attributes:
+        thresholded: whether the threshold has a say in it.
     """
-    largest = r.detach().abs().amax(-1, keepdim=True)
-    unit = r / torch.where(largest > 0, largest, 1)
-    square = unit.square().sum(-1, keepdim=True)
-    return largest * torch.where(largest > 0, square, 1).sqrt()
+
+    thresholded: bool = True
+
+    @abstractmethod
+    def value(self, residual: Tensor, threshold: Tensor) -> Tensor:
+        """The loss l(r), (...,), of residuals (..., N) at a threshold that broadcasts with them."""
+
+    @abstractmethod
+    def weight(self, residual: Tensor, threshold: Tensor) -> Tensor:
+        """What the residual is multiplied by in the derivative, w(r) = psi(r) / r, (..., N) or (..., 1)."""
 
 
-def squared(r: Tensor, threshold: float) -> Tensor:
-    """L = |r|^2 / 2: the weight is 1, and a residual counts by its size.
+@final
+@dataclass(frozen=True)
+class Squared(InnerLoss):
+    """|r|^2 / 2: the step is the delta rule, and as large as the residual.
+
+    References:
+        Widrow, Hoff (1960); Yang, Wang, Zhang, Shen, Kim (2024), DeltaNet, arXiv:2406.06484.
+    """
+
+    thresholded = False
+
+    def value(self, residual: Tensor, threshold: Tensor) -> Tensor:
+        """|r|^2 / 2."""
+        return residual.square().sum(-1) / 2
+
+    def weight(self, residual: Tensor, threshold: Tensor) -> Tensor:
+        """1."""
+        return torch.ones_like(residual[..., :1])
+
+
+@final
+@dataclass(frozen=True)
+class Huber(InnerLoss):
+    """Squared up to the threshold and linear beyond: the step is clipped, psi is at most the threshold.
 
     Args:
-        r: residuals, (..., V).
-        threshold: not read.
-    """
-    return torch.ones_like(r[..., :1])
-
-
-def huber(r: Tensor, threshold: float) -> Tensor:
-    """L = |r|^2 / 2 up to |r| = threshold and straight beyond: the gradient is never longer than the threshold.
-
-    Args:
-        r: residuals, (..., V).
-        threshold: length where the line begins.
+        elementwise: whether each element is clipped at the threshold, or the vector by its norm.
 
     References:
         Huber (1964), Robust estimation of a location parameter.
     """
-    size = length(r)
-    return torch.where(size > threshold, threshold / torch.where(size > threshold, size, 1), 1)
+
+    elementwise: bool = False
+
+    def value(self, residual: Tensor, threshold: Tensor) -> Tensor:
+        """r^2 / 2 up to c, c |r| - c^2 / 2 beyond."""
+        size = residual.abs() if self.elementwise else torch.linalg.vector_norm(residual, dim=-1, keepdim=True)
+        inner = torch.minimum(size, threshold)
+        return (inner * (size - inner / 2)).sum(-1)
+
+    def weight(self, residual: Tensor, threshold: Tensor) -> Tensor:
+        """min(1, c / |r|)."""
+        if self.elementwise:
+            return threshold / torch.maximum(residual.abs(), threshold)
+        # In units of the largest element, so that no square overflows; a root at 0 would have no gradient.
+        unit = residual.detach().abs().amax(-1, keepdim=True).clamp(min=1)  # (..., 1)
+        least = threshold / unit
+        return least / torch.maximum((residual / unit).square().sum(-1, keepdim=True), least.square()).sqrt()
 
 
-def power(r: Tensor, threshold: float) -> Tensor:
-    """L = sum |r|^p / p with p = 1 + threshold: between p = 1, the median, and p = 2, the mean.
+@final
+@dataclass(frozen=True)
+class Lp(InnerLoss):
+    """The l_p loss of each element, made smooth at 0 on the scale of the threshold.
+
+    Far out psi is c^{2-p} |r|^{p-1} sign(r); at 0, where |r|^{p-1} has no finite slope, it is r. p = 2 is the squared
+    loss; p = 1 is bounded as Huber's is.
 
     Args:
-        r: residuals, (..., V).
-        threshold: p - 1, above 0 and up to 1.
-    """
-    return (r.abs().clamp(min=_SMOOTH)) ** (threshold - 1.0)
-
-
-LOSSES: dict[str, Callable[[Tensor, float], Tensor]] = {"squared": squared, "huber": huber, "lp": power}
-"""By name: from residuals (..., V) and a threshold to weights (..., V) or (..., 1)."""
-
-
-def shrink(m: Tensor, h: Tensor, floor: float) -> Tensor:
-    """The flow m' = -m - floor sign(m) over times h: it decays and reaches 0, where it stays.
-
-    Args:
-        m: numbers, (...).
-        h: times, (...) or what broadcasts.
-        floor: 0 for a plain exponential decay.
-
-    References:
-        Zou, Hastie (2005), Regularization and variable selection via the elastic net, for the penalty whose flow it is.
-
-    Example:
-        >>> shrink(torch.tensor([2.0, 0.1]), torch.tensor(1.0), floor=0.5).round(decimals=4)
-        tensor([0.4197, 0.0000])
-    """
-    kept = torch.exp(-h)
-    return torch.sign(m) * (m.abs() * kept + floor * torch.expm1(-h)).clamp(min=0)
-
-
-def _none(m: Tensor, h: Tensor, floor: float) -> Tensor:
-    return m
-
-
-def _decay(m: Tensor, h: Tensor, floor: float) -> Tensor:
-    return m * torch.exp(-h)
-
-
-RETENTIONS: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
-    "none": _none,
-    "decay": _decay,
-    "elastic": shrink,
-}
-"""By name: from a memory, times and a floor to the memory after them."""
-
-
-def check_loss(loss: str, retention: str, threshold: float, floor: float) -> None:
-    """Refuse names that do not exist and numbers that cannot be.
+        power: p, 1 <= p <= 2.
 
     Raises:
-        ValueError: naming what there is.
+        ValueError: another power.
+
+    References:
+        Behrouz, Razaviyayn, Zhong, Mirrokni (2025), It's all connected, arXiv:2504.13173.
     """
-    if loss not in LOSSES:
-        raise ValueError(f"no inner loss {loss!r}; there are {', '.join(LOSSES)}")
-    if retention not in RETENTIONS:
-        raise ValueError(f"no retention {retention!r}; there are {', '.join(RETENTIONS)}")
-    if not (0 < threshold < math.inf and 0 <= floor < math.inf) or (loss == "lp" and threshold > 1):
-        raise ValueError(
-            f"threshold must be positive (p - 1, at most 1, for lp) and floor not negative; found {threshold}, {floor}"
-        )
+
+    power: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.power <= 2:
+            raise ValueError(f"power needs 1 <= power <= 2, or a step can overshoot; found {self.power}")
+
+    def value(self, residual: Tensor, threshold: Tensor) -> Tensor:
+        """c^2 / p ((1 + (r / c)^2)^{p/2} - 1), summed."""
+        rise = torch.hypot(residual / threshold, torch.ones_like(residual)) ** self.power - 1
+        return (threshold.square() / self.power * rise).sum(-1)
+
+    def weight(self, residual: Tensor, threshold: Tensor) -> Tensor:
+        """(1 + (r / c)^2)^{p/2 - 1}."""
+        return torch.hypot(residual / threshold, torch.ones_like(residual)) ** (self.power - 2)
+
+
+INNER_LOSSES: dict[str, InnerLoss] = {
+    "squared": Squared(),
+    "huber": Huber(),
+    "huber_elementwise": Huber(elementwise=True),
+    "lp": Lp(),
+}
