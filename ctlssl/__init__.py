@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
     from ctlssl.models import EventModel, LayerModel, LSSLModel
     from ctlssl.packed_series import PackedSeries
+    from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
     from ctlssl.streaming import Stream
     from ctlssl.tables import from_arrays, from_long, from_wide, to_long, to_series
     from ctlssl.tasks import Examples, Normalizer, Task, prepare
@@ -66,6 +67,9 @@ _ON_FIRST_USE = {
     "evaluate": "ctlssl.training",
     "fit": "ctlssl.training",
     "predict": "ctlssl.training",
+    "PretrainingSettings": "ctlssl.pretraining",
+    "pretrain": "ctlssl.pretraining",
+    "transfer": "ctlssl.pretraining",
     "compare": "ctlssl.comparison",
     "testing": "ctlssl.testing",
 }
@@ -148,6 +152,9 @@ __all__ = [
     "fit",
     "predict",
     "evaluate",
+    "PretrainingSettings",
+    "pretrain",
+    "transfer",
     "compare",
     # contracts, for layers and models of your own
     "testing",

@@ -9,6 +9,7 @@ from examples import (
     hippo_memory,
     one_form,
     outliers,
+    pretraining,
     recurrent_models,
     state_tracking,
     time_scales,
@@ -69,6 +70,14 @@ def test_one_form():
     assert all(row.get("error", 0.0) < 1e-11 for row in found.values())
     assert found["linear attention"]["radius"] == pytest.approx(1.0)
     assert found["  with a rate of 0.3"]["lag 16"] < found["linear attention"]["lag 16"] / 4
+
+
+def test_pretraining(capsys):
+    found = pretraining.main(seeds=1, epochs=2)
+    assert found["gain"] == pytest.approx(found["pretrained"] - found["scratch"])
+    assert min(found["scratch"], found["pretrained"]) > 0.75
+    out = capsys.readouterr().out
+    assert all(f"{name:14s} loss" in out for name in pretraining.OBJECTIVES)
 
 
 def test_state_tracking():
