@@ -5,7 +5,7 @@ import torch
 
 from ctlssl.contract import Problem
 from ctlssl.models import MODELS, LSSLModel
-from ctlssl.models.lssl_model import _step_range
+from ctlssl.models.stack import step_range_of
 from tests.members import MEMBERS, answer, batch, close, gradients
 
 
@@ -42,7 +42,7 @@ def test_forward_is_step_and_peek(kind):
 @pytest.mark.parametrize("horizon", [1.0, 100.0, 1e5])
 def test_time_constants_start_between_a_gap_and_the_horizon(horizon):
     problem = Problem("classification", 2, 2, time_scale=0.5, horizon=horizon)
-    lowest, highest = _step_range(problem)
+    lowest, highest = step_range_of(problem)
     for block in LSSLModel(problem, width=64).blocks:
         # The slowest pole is -1/2 in the measure's own time: the time constant is 2 / step units of the clock.
         poles = block.layer.system().poles().real.amax(dim=-1).abs()  # (H,)

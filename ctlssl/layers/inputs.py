@@ -56,13 +56,13 @@ def check_queries(is_query: Tensor | None, u: Tensor) -> Tensor | None:
     return is_query.expand(u.shape[:2])
 
 
-def check_state(state: State | None, batch: int, x_shape: tuple[int, int], channels: int) -> State | None:
+def check_state(state: State | None, batch: int, x_shape: tuple[int, ...], u_shape: tuple[int, ...]) -> State | None:
     """A state that belongs to this layer and batch."""
     if state is None:
         return None
     if not (isinstance(state, tuple) and len(state) == 2 and all(isinstance(part, Tensor) for part in state)):
         raise ValueError(f"state needs what forward, step or initial_state returned; found {type(state).__name__}")
-    expected = ((batch, *x_shape), (batch, channels))
+    expected = ((batch, *x_shape), (batch, *u_shape))
     found = (tuple(state[0].shape), tuple(state[1].shape))
     if found != expected:
         raise ValueError(f"state needs x {expected[0]} and u {expected[1]}; found {found[0]} and {found[1]}")

@@ -17,7 +17,6 @@ from ctlssl.layers.inputs import (
     check_lengths,
     check_queries,
     check_state,
-    found_shape,
     full_precision,
     one_column,
     read_gaps,
@@ -27,6 +26,7 @@ from ctlssl.layers.options import check_options, described, structure_name
 from ctlssl.layers.packed import run_packed
 from ctlssl.layers.quick_step import quick_step
 from ctlssl.layers.reversal import run_reversed
+from ctlssl.layers.single_rows import check_one_row, own_state, peek_rows
 from ctlssl.layers.step_gate import StepGate, clocked_run
 from ctlssl.layers.view_choice import VIEWS, ViewChoice, choose_view, one_gap_for_all
 from ctlssl.state_matrices import Diagonal, StateMatrix
@@ -179,7 +179,7 @@ class LSSL(nn.Module):
         gaps = read_gaps(dt, rate, u, lengths)
         if self.bidirectional and state is not None:
             raise ValueError("a bidirectional layer reads the whole series: it takes no state")
-        state = check_state(state, len(u), self._state_shape(), self.channels)
+        state = check_state(state, len(u), self._state_shape(), (self.channels,))
         run = partial(clocked_run, self._runner(self._choice(u, dt, is_query, rate, view), view))
         with full_precision(u.device.type):
             gates = None if self.gate is None else self.gate(u, lengths)
@@ -240,9 +240,7 @@ class LSSL(nn.Module):
             ValueError: a bidirectional layer, or shapes that do not fit.
         """
         self._refuse_bidirectional("step")
-        if state is None or not isinstance(u, Tensor) or u.ndim != 2:
-            state = self._own_state(state)
-            raise ValueError(f"step takes one observation, u ({len(state.u)}, {self.channels}); found {found_shape(u)}")
+        check_one_row(u, self.channels, state, self._own_state)
         plain = self.step_size.plain and self.gate is None and type(self).forward is LSSL.forward
         found = quick_step(self, u, dt, state) if plain else None
         if found is not None:
@@ -265,18 +263,7 @@ class LSSL(nn.Module):
             ValueError: a bidirectional layer, or shapes that do not fit.
         """
         self._refuse_bidirectional("peek")
-        state = self._own_state(state)
-        column = one_column(dt, len(state.u))
-        if u is None:
-            u = torch.zeros_like(state.u) if self.method.hold.kick else state.u
-        several = torch.as_tensor(dt).ndim == 2 or u.ndim == 3
-        if u.ndim == 2:
-            u = u[:, None].expand(-1, column.shape[1] if torch.as_tensor(column).ndim == 2 else 1, -1)
-        asked = torch.ones(u.shape[:2], dtype=torch.bool, device=u.device)
-        if torch.as_tensor(column).ndim == 2:
-            column = torch.as_tensor(column).expand(-1, u.shape[1])
-        y, _ = self(u, column, state=state, is_query=asked, view="recurrence")
-        return y if several else y[:, 0]
+        return peek_rows(self, self._own_state(state), dt, u, held=not self.method.hold.kick)
 
     def packed(
         self,
@@ -380,11 +367,7 @@ class LSSL(nn.Module):
         return (1 if self.multi_input else self.channels), self.state_size
 
     def _own_state(self, state: State) -> State:
-        """A state handed to step or peek, which need one."""
-        if state is None:
-            raise ValueError("step and peek go on from a state: take that of forward, or initial_state(batch)")
-        batch = len(state[1]) if isinstance(state, tuple) and len(state) == 2 and hasattr(state[1], "__len__") else 0
-        return check_state(state, batch, self._state_shape(), self.channels)
+        return own_state(state, self._state_shape(), (self.channels,))
 
     def _refuse_bidirectional(self, call: str) -> None:
         if self.bidirectional:

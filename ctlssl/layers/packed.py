@@ -27,7 +27,7 @@ def run_packed(
     is what it gives for the padded batch: bit for bit, where no matrix product of torch stands in between.
 
     Args:
-        layer: an `LSSL`.
+        layer: an `LSSL`, or any `RecurrentLayer`.
         u: inputs, (T, H), the rows of the first series, then those of the second, and so on.
         dt: time since the previous observation of the series, (T,); None (= 1) or a number for all.
         lengths: rows of each series, (B,), T in all.

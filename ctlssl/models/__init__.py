@@ -2,6 +2,7 @@
 
 from ctlssl.contract import Model
 from ctlssl.models.event_model import EventModel
+from ctlssl.models.layer_model import LayerModel
 from ctlssl.models.lssl_model import LSSLModel
 from ctlssl.models.paper import PAPER_MODELS, PAPER_SETTINGS, PaperSetting, PaperSize, paper_model
 
@@ -11,6 +12,7 @@ __all__ = [
     "PAPER_SETTINGS",
     "EventModel",
     "LSSLModel",
+    "LayerModel",
     "PaperSetting",
     "PaperSize",
     "paper_model",

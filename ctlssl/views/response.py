@@ -75,13 +75,19 @@ class Rows:
         is_query: Tensor | None,
     ) -> Rows:
         """Read u (B, L, H), dt (B, L), the state handed in, lengths (B,) and is_query (B, L)."""
-        B, L, _ = u.shape
+        if state is None:
+            state = State(u.new_zeros(len(u), system.groups, system.A.N), u.new_zeros(len(u), system.channels))
+        return cls.after(state, u, dt, lengths, is_query)
+
+    @classmethod
+    def after(
+        cls, state: State, u: Tensor, dt: Tensor, lengths: Tensor | None = None, is_query: Tensor | None = None
+    ) -> Rows:
+        """The rows that follow a state: u (B, L, H), dt (B, L), lengths (B,) and is_query (B, L)."""
         if lengths is not None:
-            inside = torch.arange(L, device=u.device) < lengths[:, None]  # (B, L)
+            inside = torch.arange(u.shape[1], device=u.device) < lengths[:, None]  # (B, L)
             u = torch.where(inside[..., None], u, 0)
             dt = torch.where(inside, dt, 0)
-        if state is None:
-            state = State(u.new_zeros(B, system.groups, system.A.N), u.new_zeros(B, system.channels))
         return cls(u, dt, State(state.x.to(u.dtype), state.u.to(u.dtype)), lengths, is_query)
 
     @property
@@ -105,7 +111,7 @@ class Rows:
     @property
     def kinds(self) -> Tensor:
         """0 padding, 1 committed, 2 a query, (B, L) uint8."""
-        if self._all_commit:
+        if self.always_commits:
             return torch.ones(self.u.shape[:2], dtype=torch.uint8, device=self.u.device)
         return torch.where(self.commits, 1, torch.where(self.inside, 2, 0)).to(torch.uint8)
 
@@ -122,7 +128,7 @@ class Rows:
         """The input of the last observation, (B, H)."""
         if self.u.shape[1] == 0:
             return self.start.u
-        if self._all_commit and not self.start.u.requires_grad:
+        if self.always_commits and not self.start.u.requires_grad:
             return self.u[:, -1].clone()  # a view would keep all rows, and change with them
         place = torch.where(self.commits, torch.arange(1, self.u.shape[1] + 1, device=self.u.device), 0)
         newest = place.amax(1)  # (B,), 0 where there is none
@@ -130,7 +136,8 @@ class Rows:
         return torch.where(newest[:, None] > 0, chosen, self.start.u)
 
     @property
-    def _all_commit(self) -> bool:
+    def always_commits(self) -> bool:
+        """Whether there is neither padding nor a query."""
         return self.lengths is None and self.is_query is None
 
 

@@ -1,0 +1,60 @@
+"""The residual stack around any layer of the family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ctlssl.contract import Problem
+from ctlssl.layers import FAMILY
+from ctlssl.models.stack import Stack, step_range_of
+
+__all__ = ["LayerModel"]
+
+
+class LayerModel(Stack):
+    """Encoder, a stack of residual blocks around layers of one kind, and the head of the problem.
+
+    The same stack as `LSSLModel`, so that two layers can be compared with all else equal. Step sizes start as there:
+    time constants spread between one unit of the clock and `problem.horizon`.
+
+    Args:
+        problem: what is asked.
+        width: W, channels of the layers.
+        layer: name of the layer, one of `ctlssl.layers.FAMILY`.
+        layers: blocks.
+        options: further arguments of the layer, JSON values.
+        step_range: smallest and largest step size at the start, in units of the clock; None reads them from `problem`.
+        bidirectional: each block has a second layer that reads each series from its end; such a model keeps no state.
+        dropout: of each block and the head.
+
+    Raises:
+        ValueError: a layer that does not exist.
+
+    References:
+        Gu et al. (2021), Combining Recurrent, Convolutional, and Continuous-time Models with Linear State-Space
+        Layers, arXiv:2110.13985, for the block.
+
+    >>> model = LayerModel(Problem("classification", channels=2, outputs=2), width=8, layer="signed")
+    >>> model.blocks[0].layer.channels
+    8
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        width: int = 32,
+        *,
+        layer: str,
+        layers: int = 1,
+        options: Mapping[str, Any] | None = None,
+        step_range: tuple[float, float] | None = None,
+        bidirectional: bool = False,
+        dropout: float = 0.5,
+    ) -> None:
+        if layer not in FAMILY:
+            raise ValueError(f"no layer {layer!r}; there are {', '.join(FAMILY)}")
+        steps = step_range_of(problem) if step_range is None else tuple(step_range)
+        make = partial(FAMILY[layer], width, step_range=steps, **(options or {}))
+        super().__init__(problem, width, make, layers, bidirectional, dropout)

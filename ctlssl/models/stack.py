@@ -1,0 +1,118 @@
+"""The residual stack that every model of layers is, whatever its layers are."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from ctlssl.contract import Model, Prediction, Problem, check_request
+from ctlssl.encoders import Encoded, Encoder
+from ctlssl.heads import head
+from ctlssl.interleaving import Backward, take
+from ctlssl.model_state import ModelState, Pooled, Seen
+from ctlssl.series import TimeSeries
+from ctlssl.step_size import SLOWEST_POLE
+from ctlssl.views import State
+
+__all__ = ["Stack", "step_range_of"]
+
+
+class Stack(Model, ABC):
+    """Encoder, a stack of residual blocks around layers that know the gaps, and the head of the problem.
+
+    Each block is h + dropout(mix(GELU(layer(norm(h))))); the mixing is a gated linear map of the channels at one time.
+    Queries pass through all layers without being committed.
+
+    Args:
+        problem: what is asked.
+        width: W, channels of the layers.
+        make: builds a layer of W inputs and W outputs, called as `LSSL` is.
+        layers: blocks.
+        bidirectional: each block has a second layer, of its own parameters, that reads each series from its end; what
+            is asked at a time is then answered from the observations on both sides. Such a model keeps no state.
+        dropout: of each block and the head.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        width: int,
+        make: Callable[[], nn.Module],
+        layers: int,
+        bidirectional: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__(problem)
+        self.bidirectional = bidirectional
+        self.encoder = Encoder(problem, width)
+        self.blocks = nn.ModuleList(_Block(make, width, bidirectional, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = head(problem, width, dropout)
+
+    def forward(
+        self,
+        series: TimeSeries,
+        query_times: Tensor | None = None,
+        state: ModelState | None = None,
+        rate: float | Tensor = 1.0,
+    ) -> Prediction:
+        """See `Model.forward`."""
+        check_request(self.problem, series, query_times, state, None if state is None else self.initial_state(0))
+        encoded = self.encoder(series, query_times, rate, None if state is None else state.seen)
+        rows, hidden, layers = encoded.rows, encoded.features, []  # (B, R, W)
+        behind = rows.backward(self.problem.first_gap, self.problem.time_scale) if self.bidirectional else None
+        for i, block in enumerate(self.blocks):
+            hidden, after = block(hidden, encoded, None if state is None else state.layers[i], behind)
+            layers.append(after)
+        hidden = self.norm(hidden)  # (B, R, W)
+        pooled = self.head.gather(hidden, rows.committed, None if state is None else state.pooled)
+        prediction = self.head.answer(encoded, pooled, rows.at_queries(hidden))
+        if self.bidirectional:
+            return prediction
+        return replace(prediction, state=ModelState(encoded.seen, tuple(layers), pooled))
+
+    def initial_state(self, batch: int) -> ModelState:
+        """See `Model.initial_state`."""
+        if self.bidirectional:
+            raise ValueError("a bidirectional model reads whole series from both ends: it keeps and takes no state")
+        like = self.norm.weight
+        forecasts = self.problem.kind == "forecasting"
+        return ModelState(
+            Seen.nothing(batch, self.problem.channels, like),
+            tuple(block.layer.initial_state(batch) for block in self.blocks),
+            None if forecasts else Pooled.nothing(batch, len(like), like),
+        )
+
+
+class _Block(nn.Module):
+    """h + dropout(mix(GELU(layer(norm(h))))), where the layer may be a sum of two that read from the two ends."""
+
+    def __init__(self, make: Callable[[], nn.Module], width: int, bidirectional: bool, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.layer = make()
+        self.backward_layer = make() if bidirectional else None
+        self.mix = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 2 * width), nn.GLU(dim=-1))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, hidden: Tensor, encoded: Encoded, state: State | None, behind: Backward | None
+    ) -> tuple[Tensor, State]:
+        rows, u = encoded.rows, self.norm(hidden)  # (B, R, W)
+        clock = {"lengths": rows.lengths, "rate": encoded.rate}
+        y, state = self.layer(u, encoded.gaps, state=state, is_query=rows.is_query, **clock)  # (B, R, W)
+        if behind is not None:
+            turned, _ = self.backward_layer(take(u, behind.place), behind.dt, is_query=behind.is_query, **clock)
+            y = y + take(turned, behind.place)
+        mixed = self.mix(y) if self.training else rows.apart(self.mix, y)
+        return hidden + self.dropout(mixed), state
+
+
+def step_range_of(problem: Problem) -> tuple[float, float]:
+    """Steps whose time constants, 1 / (step * slowest pole), run from one unit of the clock to the horizon."""
+    fastest = 1.0 / SLOWEST_POLE
+    spans = max(problem.horizon / problem.time_scale, 10.0)
+    return fastest / spans, fastest
