@@ -12,7 +12,7 @@ from ctlssl.agreement import views_agree
 from ctlssl.contract import Model, Prediction, Problem
 from ctlssl.discretization import METHODS, Discretization, exact, gbt
 from ctlssl.events import Events
-from ctlssl.layers import LSSL, EventLSSL
+from ctlssl.layers import LSSL, EventLSSL, as_recurrence
 from ctlssl.model_state import ModelState
 from ctlssl.series import TimeSeries, gaps
 from ctlssl.state_matrices import DPLR, Dense, Diagonal, Quasiseparable, StateMatrix
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
-    from ctlssl.models import EventModel, LSSLModel
+    from ctlssl.models import EventModel, LayerModel, LSSLModel
     from ctlssl.packed_series import PackedSeries
     from ctlssl.streaming import Stream
     from ctlssl.tables import from_arrays, from_long, from_wide, to_long, to_series
@@ -42,6 +42,7 @@ _ON_FIRST_USE = {
     "models": "ctlssl.models",
     "EventModel": "ctlssl.models",
     "LSSLModel": "ctlssl.models",
+    "LayerModel": "ctlssl.models",
     "timescales": "ctlssl.half_lives",
     "Stream": "ctlssl.streaming",
     "PackedSeries": "ctlssl.packed_series",
@@ -109,6 +110,7 @@ __all__ = [
     # layers and models
     "LSSL",
     "EventLSSL",
+    "as_recurrence",
     "StepSize",
     "step_range_from_gaps",
     "timescales",
@@ -117,6 +119,7 @@ __all__ = [
     "Prediction",
     "ModelState",
     "LSSLModel",
+    "LayerModel",
     "EventModel",
     "Stream",
     "models",

@@ -125,7 +125,10 @@ def multi_forward(
             clear(results, 0, rows * (width // W))
             add_product(results, 0, width, rows, width // W, shown, 0, 2 * half, 1, out, 0, width, 2 * half)
             for k in range(rows):
-                if kinds[first_row + row + k] != 0:
+                place = (first_row + row + k) * H
+                if kinds[first_row + row + k] == 0:
                     for h in range(H):
-                        found = results[k * width + h] + D[h] * inputs[(k + 1) * width + h]
-                        y[(first_row + row + k) * H + h] = found
+                        y[place + h] = 0
+                else:
+                    for h in range(H):
+                        y[place + h] = results[k * width + h] + D[h] * inputs[(k + 1) * width + h]

@@ -137,6 +137,15 @@ def _read_adjoints(target, width, gy, H, kinds, first_row, row, rows):
 
 
 @compiled(inside=True)
+def _clear_series(first, last, slots, series, gu, numbers):
+    """The adjoints of the inputs of a task's series cleared: here, in the cache, and by every thread its own."""
+    for slot in range(first, last):
+        for b in range(slot, series, slots):
+            for place in range(b * numbers, (b + 1) * numbers):
+                gu[place] = 0
+
+
+@compiled(inside=True)
 def _collect(gu, gstart, gD, slot, ginputs, inputs, results, D, width, H, kinds, before, first_row, b, row, rows):
     """Adjoints of the inputs of a tile and of the one before it, and sums for D."""
     for k in range(rows):
@@ -172,8 +181,8 @@ def multi_backward(
     gu, gstart, ggaps = pointer(gu), pointer(gstart), pointer(ggaps)
     sums, gB, gC, gD = pointer(sums), pointer(gB), pointer(gC), pointer(gD)
     W, H, L, every = lanes(u), sizes.channels, sizes.rows, sizes.vectors
-    half, width = every * W, -(-H // W) * W
-    ramp, kick = hold[1] != 0 or hold[3] != 0, hold[4] != 0
+    half, width, ramp, kick = every * W, -(-H // W) * W, hold[1] != 0 or hold[3] != 0, hold[4] != 0
+    _clear_series(first, last, slots, sizes.series, gu, L * H)
     for slot in range(first, last):
         for b in range(slot, sizes.series, slots):
             for row in range((L - 1) // STRIDE * STRIDE, -1, -STRIDE):

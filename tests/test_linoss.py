@@ -1,0 +1,106 @@
+"""Oscillators against matrix exponentials, backward Euler, their own invariants, and measured orders."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import expm
+
+from ctlssl.discretization import METHODS
+from ctlssl.layers import LinOSS
+from ctlssl.layers.linoss import OSCILLATOR_STEPS
+from ctlssl.state_matrices import Dense
+from ctlssl.state_space import StateSpace
+from ctlssl.views import recurrence
+from tests.contracts import generator, layer_batch
+
+CASES = {"undamped": 0.0, "damped": 0.3, "critical": 2.0, "overdamped": 5.0}  # G, for A = 1
+TENSOR = {"dtype": torch.float64}
+
+
+@pytest.mark.parametrize("G", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("h", [1e-9, 1e-3, 0.7, 30.0])
+@pytest.mark.parametrize("A", [0.0, 1.0])
+def test_the_exact_step_is_the_matrix_exponential(G, h, A):
+    M, drive = OSCILLATOR_STEPS["exact"](*(torch.tensor([value], **TENSOR) for value in (h, A, G)))
+    held = np.zeros((3, 3))  # (z, y, w) with w' = 0
+    held[:2] = [[-G, -A, 1], [1, 0, 0]]
+    expected = expm(h * held)
+    assert np.abs(M[0].numpy() - expected[:2, :2]).max() < 1e-12 * max(1, np.abs(expected).max())
+    assert np.abs(drive[0].numpy() - expected[:2, 2]).max() < 1e-12 * max(1, np.abs(expected[:2, 2]).max())
+
+
+def test_determinants_and_dissipation():
+    rng = generator("oscillators")
+    h, A, G = (torch.from_numpy(10.0 ** rng.uniform(-3, low, 1000)) for low in (2, 1, 1))
+    none = torch.zeros_like(G)
+    for name, damping, determinant in (
+        ("implicit_explicit", none, torch.ones_like(h)),
+        ("implicit_explicit", G, 1 / (1 + h * G)),
+        ("exact", none, torch.ones_like(h)),
+        ("exact", G, torch.exp(-h * G)),
+        ("implicit", none, 1 / (1 + h * h * A)),
+    ):
+        M, _ = OSCILLATOR_STEPS[name](h, A, damping)
+        found = M[:, 0, 0] * M[:, 1, 1] - M[:, 0, 1] * M[:, 1, 0]
+        size = (M[:, 0, 0] * M[:, 1, 1]).abs() + (M[:, 0, 1] * M[:, 1, 0]).abs()
+        assert ((found - determinant).abs() <= 1e-12 * size.clamp(min=1)).all(), name
+    for damping in (none, G):
+        M, _ = OSCILLATOR_STEPS["implicit"](h, A, damping)
+        assert torch.linalg.eigvals(M).abs().max() < 1
+    stable = 0.99 * 2 / A.sqrt()
+    assert (torch.linalg.eigvals(OSCILLATOR_STEPS["implicit_explicit"](stable, A, none)[0]).abs() <= 1 + 1e-9).all()
+
+
+def test_energy_over_a_long_time():
+    """Unforced: kept by the exact step, bounded by the symplectic one, lost by the implicit one."""
+    h, A = torch.tensor([0.1], **TENSOR), torch.tensor([1.0], **TENSOR)
+    energies = {}
+    for name, step in OSCILLATOR_STEPS.items():
+        M, x = step(h, A, 0 * A)[0][0], torch.tensor([0.0, 1.0], **TENSOR)
+        seen = []
+        for _ in range(5000):
+            x = M @ x
+            seen.append((x @ x).item())
+        energies[name] = seen
+    assert max(abs(e - 1) for e in energies["exact"]) < 1e-10
+    assert 0.9 < min(energies["implicit_explicit"]) and max(energies["implicit_explicit"]) < 1.12
+    assert energies["implicit"][-1] < 1e-10
+
+
+@pytest.mark.parametrize("damped", [False, True])
+def test_implicit_is_backward_euler_of_the_same_system(damped):
+    layer = LinOSS(3, 8, damped=damped, step_range=(0.1, 1.0)).double()
+    u, dt = layer_batch(generator("euler", damped), 2, 9)
+    A, G = layer._oscillators()
+    m, step = 4, layer.log_step.exp()
+    matrix, B = torch.zeros(8, 8, **TENSOR), torch.zeros(8, 3, **TENSOR)
+    for i in range(m):
+        matrix[i, i], matrix[i, m + i], matrix[m + i, i] = -G[i] * step[i], -A[i] * step[i], step[i]
+        B[i] = step[i] * layer.B[i]
+    C = torch.cat([torch.zeros(3, m, **TENSOR), layer.C], 1)
+    space = StateSpace(Dense(matrix), B, C, layer.D, multi_input=True)
+    expected = recurrence(space, METHODS["backward_euler"], u, dt).y
+    assert (layer(u, dt)[0] - expected).abs().max() < 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize("method", ["implicit", "implicit_explicit"])
+def test_first_order(method):
+    """Against the exact step of the same parameters, the input held, the grid made finer."""
+    exact = LinOSS(2, 6, method="exact", damped=True, step_range=(0.2, 0.5)).double()
+    rough = LinOSS(2, 6, method=method, damped=True, step_range=(0.2, 0.5)).double()
+    rough.load_state_dict(exact.state_dict())
+    u, dt = layer_batch(generator("order", method), 2, 5, channels=2)
+    errors = []
+    for parts in (32, 64):
+        given = u.repeat_interleave(parts, 1), (dt / parts).repeat_interleave(parts, 1)
+        errors.append((rough(*given)[0] - exact(*given)[0]).abs().max().item())
+    assert abs(math.log2(errors[0] / errors[1]) - 1) < 0.15
+
+
+def test_doors():
+    with pytest.raises(ValueError, match="the state even; found 2 and 5"):
+        LinOSS(2, 5)
+    with pytest.raises(ValueError, match="there are implicit, implicit_explicit, exact"):
+        LinOSS(2, 4, method="leapfrog")
