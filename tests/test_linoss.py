@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,7 @@ from scipy.linalg import expm
 
 from ctlssl.discretization import METHODS
 from ctlssl.layers import LinOSS
-from ctlssl.layers.linoss import OSCILLATOR_STEPS
+from ctlssl.layers.oscillator_steps import OSCILLATOR_STEPS
 from ctlssl.state_matrices import Dense
 from ctlssl.state_space import StateSpace
 from ctlssl.views import recurrence
@@ -29,6 +30,46 @@ def test_the_exact_step_is_the_matrix_exponential(G, h, A):
     expected = expm(h * held)
     assert np.abs(M[0].numpy() - expected[:2, :2]).max() < 1e-12 * max(1, np.abs(expected).max())
     assert np.abs(drive[0].numpy() - expected[:2, 2]).max() < 1e-12 * max(1, np.abs(expected[:2, 2]).max())
+
+
+def in_60_digits(h, A, G):
+    """The exact step (2, 3), its drive last, from the two roots of the characteristic polynomial."""
+    with mpmath.workdps(60):
+        h, A, G = mpmath.mpf(h), mpmath.mpf(A) + mpmath.mpf(10) ** -30, mpmath.mpf(G)  # never quite critical, nor 0
+        root = mpmath.sqrt(mpmath.mpc(G * G / 4 - A))
+        slow, fast = -G / 2 + root, -G / 2 - root
+        s = ((mpmath.exp(slow * h) - mpmath.exp(fast * h)) / (slow - fast)).real
+        c = ((mpmath.exp(slow * h) + mpmath.exp(fast * h)) / 2).real
+        y = (1 - c - G / 2 * s) / A
+        return np.array([[c - G / 2 * s, -A * s, s], [s, c + G / 2 * s, y]], dtype=float)
+
+
+@pytest.mark.parametrize("G", CASES.values(), ids=CASES)
+def test_the_exact_step_joins_its_formulas_without_a_seam(G):
+    """Small to large gaps and stiffness on both sides of the critical one, against the exponential; and slopes."""
+    h, A = (torch.from_numpy(part.ravel()) for part in np.meshgrid(10.0 ** np.arange(-6, 2), np.linspace(0, 1.6, 33)))
+    A = torch.cat([A, torch.tensor([G * G / 4 + shift for shift in (-1e-2, -1e-9, 0.0, 1e-9, 1e-2)] * 8, **TENSOR)])
+    A, h = A.clamp(min=0), torch.cat([h, (10.0 ** torch.arange(-6, 2, **TENSOR)).repeat_interleave(5)])
+    M, drive = OSCILLATOR_STEPS["exact"](h, A, torch.full_like(h, G))
+    for k in range(len(h)):
+        expected = in_60_digits(h[k].item(), A[k].item(), G)
+        found = torch.cat([M[k], drive[k, :, None]], 1).numpy()
+        size = np.abs(expected) + [[1e-2, 1e-2, 1e-15], [0, 1e-2, 0]]  # of states and forces of size 1
+        assert (np.abs(found - expected) <= 1e-13 * size).all(), (h[k], A[k])
+    some = [part[::7].clone().requires_grad_() for part in (h, A, torch.full_like(h, G + 1e-3))]
+    assert torch.autograd.gradcheck(lambda *given: OSCILLATOR_STEPS["exact"](*given), some, atol=1e-5, rtol=1e-4)
+
+
+def test_the_exact_step_at_huge_gaps():
+    """Neither the phase nor the energy is lost: closed forms."""
+    h, A, none = torch.tensor([1e3, 1e6, 1e9], **TENSOR), torch.tensor([1.7] * 3, **TENSOR), torch.zeros(3, **TENSOR)
+    M, drive = OSCILLATOR_STEPS["exact"](h, A, none)
+    angle = h * A.sqrt()
+    assert (M[:, 1, 1] - angle.cos()).abs().max() < 1e-15 and (torch.linalg.det(M) - 1).abs().max() < 1e-14
+    assert (drive[:, 1] - (1 - angle.cos()) / A).abs().max() < 1e-15
+    M, drive = OSCILLATOR_STEPS["exact"](h, A, none + 3.0)
+    assert not M.abs().gt(1e-300).any()
+    assert (drive - torch.stack([none, 1 / A], -1)).abs().max() < 1e-15
 
 
 def test_determinants_and_dissipation():
