@@ -140,6 +140,14 @@ def test_first_order(method):
     assert abs(math.log2(errors[0] / errors[1]) - 1) < 0.15
 
 
+def test_growth_is_refused():
+    layer, u = LinOSS(2, 4, method="implicit_explicit", step_range=(1.0, 1.0)), torch.ones(1, 200, 2)
+    with pytest.raises(ValueError, match=r"times sqrt\(A\) is 94.2, and 2 is the limit"):
+        layer(u, 30.0)
+    assert layer(u, 0.3)[0].isfinite().all()
+    assert layer(u * torch.nan, 30.0)[0].isnan().all()  # what was no number before is not its doing
+
+
 def test_doors():
     with pytest.raises(ValueError, match="the state even; found 2 and 5"):
         LinOSS(2, 5)

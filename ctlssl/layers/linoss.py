@@ -44,7 +44,8 @@ class LinOSS(RecurrentLayer):
         u (B, L, H) and dt None (= 1), a number, (L,) or (B, L) -> y (B, L, H) and the state, x (B, N / 2, 2).
 
     Raises:
-        ValueError: an odd or empty state, an unknown method, or a step range that cannot be.
+        ValueError: an odd or empty state, an unknown method, or a step range that cannot be; states of the
+            implicit-explicit step that grew without bound.
 
     References:
         Rusch, Rus (2025), Oscillatory state-space models, arXiv:2410.03943. Boyer, Rusch, Rus (2025), Learning to
@@ -116,7 +117,19 @@ class LinOSS(RecurrentLayer):
         M, drive = self._coefficients(rows)
         b = drive * project(rows.u, self.B.to(rows.u.dtype))[..., None]  # (B, L, m, 2)
         x, last = block_pass(M, b, rows, rows.start.x)
+        if self.growing:
+            self._refuse_growth(rows, x)
         return project(x[..., 1], self.C.to(rows.u.dtype)) + self.D * rows.u, last
+
+    def _refuse_growth(self, rows: Rows, x: Tensor) -> None:
+        if x.detach().isfinite().all() or not all(part.isfinite().all() for part in (rows.u, *rows.start)):
+            return
+        stiffness, _ = self._oscillators()
+        largest = (self._steps(rows) * stiffness.sqrt()).max().item()
+        raise ValueError(
+            f"the implicit-explicit step grew without bound: the largest gap times step size times sqrt(A) is "
+            f'{largest:.3g}, and 2 is the limit; use method="exact" or "implicit", or a smaller step_range'
+        )
 
     def _oscillators(self) -> tuple[Tensor, Tensor]:
         """Stiffness A and damping G, (m,) float64."""
