@@ -1,6 +1,13 @@
 """The examples run, and show what they say."""
 
-from examples import convolutional_models, differential_equations, hippo_memory, recurrent_models, time_scales
+from examples import (
+    convolutional_models,
+    differential_equations,
+    hippo_memory,
+    oscillators,
+    recurrent_models,
+    time_scales,
+)
 
 
 def test_hippo_memory(tmp_path):
@@ -37,3 +44,12 @@ def test_time_scales(tmp_path):
     assert path.stat().st_size > 10_000
     assert found["log_loss after"] < found["log_loss before"]
     assert 0.1 < found["before"] < 1 and found["after"] != found["before"]
+
+
+def test_oscillators():
+    found = oscillators.main(60, seeds=1, names=("LinOSS exact", "LinOSS implicit-explicit"))
+    ((soon, late),) = found["best"]
+    assert 0.02 < soon < 0.07 and 0.02 < late < 0.07
+    ((soon, late),) = found["LinOSS exact"]
+    assert soon < 1 and late < 1.1
+    assert not found["LinOSS implicit-explicit"]

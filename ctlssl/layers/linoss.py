@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ctlssl.layers.linear_form import LinearForm
-from ctlssl.layers.oscillator_steps import OSCILLATOR_STEPS
+from ctlssl.layers.oscillator_steps import OSCILLATOR_STEPS, oscillator_step
 from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.state_space import project
 from ctlssl.step_size import initial_log_steps
@@ -138,5 +138,4 @@ class LinOSS(RecurrentLayer):
 
     def _coefficients(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Matrices (B, L, m, 2, 2) and drives of w = 1 (B, L, m, 2), in the dtype of the inputs."""
-        M, drive = OSCILLATOR_STEPS[self.method_name](self._steps(rows), *self._oscillators())
-        return M.to(rows.u.dtype), drive.to(rows.u.dtype)
+        return oscillator_step(self.method_name, self._steps(rows), *self._oscillators(), rows.u.dtype)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ctlssl.state_matrices.phi import phi_functions
 
-__all__ = ["OSCILLATOR_STEPS"]
+__all__ = ["OSCILLATOR_STEPS", "oscillator_step"]
 
 _NEAR = 1e-2
 """Below this a square counts as small: series lose nothing there, quotients elsewhere lose two digits at most."""
@@ -27,32 +27,52 @@ _NEAR = 1e-2
 _TERMS = 12  # after the first: (2 p)^12 / 14! = 3e-18 of it where the series is used
 
 
-def _blocks(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """[[a, b], [c, d]] of each oscillator, (..., 2, 2)."""
-    return torch.stack([torch.stack([a, b], -1), torch.stack([c, d], -1)], -2)
+_Step = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Rows of M, then the drive."""
 
 
-def _implicit(h: Tensor, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
+def oscillator_step(
+    method: str, h: Tensor, A: Tensor, G: Tensor, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
+    """The matrix M (..., 2, 2) of (z, y), and the drive (..., 2) of w = 1.
+
+    Args:
+        method: one of OSCILLATOR_STEPS.
+        h: gaps in the oscillator's own time, (...) float64.
+        A: stiffness >= 0, (...) float64.
+        G: damping >= 0, (...) float64.
+        dtype: of what is returned.
+
+    Example:
+        >>> one = torch.ones((), dtype=torch.float64)
+        >>> oscillator_step("implicit_explicit", one, one, 0 * one)[0]
+        tensor([[ 1., -1.],
+                [ 1.,  0.]], dtype=torch.float64)
+    """
+    *matrix, z, y = (part.to(dtype) for part in OSCILLATOR_STEPS[method](h, A, G))
+    return torch.stack(matrix, -1).unflatten(-1, (2, 2)), torch.stack([z, y], -1)
+
+
+def _implicit(h: Tensor, A: Tensor, G: Tensor) -> _Step:
     """z_k = z_{k-1} + h (-A y_k - G z_k + w_k), y_k = y_{k-1} + h z_k: backward Euler."""
     S = 1 / (1 + h * (G + h * A))
-    M = _blocks(S, -h * A * S, h * S, (1 + h * G) * S)
-    return M, torch.stack([h * S, h * h * S], -1)
+    moved = h * S
+    return S, -A * moved, moved, (1 + h * G) * S, moved, h * moved
 
 
-def _implicit_explicit(h: Tensor, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
+def _implicit_explicit(h: Tensor, A: Tensor, G: Tensor) -> _Step:
     """z_k = z_{k-1} + h (-A y_{k-1} - G z_k + w_k), y_k = y_{k-1} + h z_k: symplectic where G = 0."""
     S = 1 / (1 + h * G)
-    M = _blocks(S, -h * A * S, h * S, 1 - h * h * A * S)
-    return M, torch.stack([h * S, h * h * S], -1)
+    moved = h * S
+    return S, -A * moved, moved, 1 - h * A * moved, moved, h * moved
 
 
-def _exact(h: Tensor, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
+def _exact(h: Tensor, A: Tensor, G: Tensor) -> _Step:
     """The flow itself: the exponential of h [[-G, -A], [1, 0]]."""
     h, A, G = torch.broadcast_tensors(h, A, G)
     p, q = h * G / 2, h * h * A
     c, s, r = _flow(p, q)
-    M = _blocks(c - p * s, -h * A * s, h * s, c + p * s)
-    return M, torch.stack([h * s, h * h * r], -1)
+    return c - p * s, -h * A * s, h * s, c + p * s, h * s, h * h * r
 
 
 def _flow(p: Tensor, q: Tensor) -> Tensor:
@@ -111,9 +131,9 @@ def _overdamped(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return c, s, torch.where(large, quotient, (slow_rise - fast_rise) / (2 * apart))
 
 
-OSCILLATOR_STEPS: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+OSCILLATOR_STEPS: dict[str, Callable[[Tensor, Tensor, Tensor], _Step]] = {
     "implicit": _implicit,
     "implicit_explicit": _implicit_explicit,
     "exact": _exact,
 }
-"""From gaps h, stiffness A and damping G to the matrix (..., 2, 2) of (z, y) and its drive (..., 2) by w = 1."""
+"""From gaps h, stiffness A and damping G to the rows of the matrix of (z, y), and its drive by w = 1."""
