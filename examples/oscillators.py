@@ -24,8 +24,8 @@ PROBLEM = ctlssl.Problem("forecasting", 1, 1, time_scale=GAP, first_gap=GAP, hor
 
 
 def _layer(method: str, damped: bool):  # noqa: ANN202
-    options = {"method": method, "damped": damped, "state_size": 16}
-    return lambda: ctlssl.LayerModel(PROBLEM, 16, layer="linoss", options=options, dropout=0.0)
+    options = {"method": method, "damped": damped, "state_size": 32}
+    return lambda: ctlssl.LayerModel(PROBLEM, 32, layer="linoss", options=options, dropout=0.0)
 
 
 MODELS = {
@@ -34,8 +34,8 @@ MODELS = {
     "LinOSS exact": _layer("exact", False),
     "LinOSS implicit, damped": _layer("implicit", True),
     "LinOSS exact, damped": _layer("exact", True),
-    "LSSL diagonal": lambda: ctlssl.LSSLModel(PROBLEM, 16, state_size=16, dropout=0.0),
-    "GRU with gaps": lambda: GRU(PROBLEM, 14, dropout=0.0),
+    "LSSL diagonal": lambda: ctlssl.LSSLModel(PROBLEM, 32, state_size=32, dropout=0.0),
+    "GRU with gaps": lambda: GRU(PROBLEM, 26, dropout=0.0),
 }
 
 
@@ -85,7 +85,7 @@ def train(name: str, seed: int, steps: int, batch: int = 64) -> torch.nn.Module:
 
 
 def main(
-    steps: int = 800, seeds: int = 3, names: tuple[str, ...] = tuple(MODELS)
+    steps: int = 500, seeds: int = 3, names: tuple[str, ...] = tuple(MODELS)
 ) -> dict[str, list[tuple[float, float]]]:
     """The variance left unexplained, soon and late, by model, one a seed (none where a step is refused); printed."""
     series, asked, truth, best = drawn(1000, torch.Generator().manual_seed(10**6))
