@@ -70,6 +70,15 @@ def test_the_exact_step_at_huge_gaps():
     M, drive = oscillator_step("exact", h, A, none + 3.0)
     assert not M.abs().gt(1e-300).any()
     assert (drive - torch.stack([none, 1 / A], -1)).abs().max() < 1e-15
+    for stiffness, damping in ((1.7, 0.0), (1.7, 0.1), (1.0, 2.0), (1.7, 5.0), (0.0, 0.3), (0.0, 0.0), (1e-12, 1e-7)):
+        given = [torch.full((7,), value, **TENSOR) for value in (stiffness, damping)]
+        leaves = [
+            (10.0 ** torch.arange(-9, 10, 3, **TENSOR)).requires_grad_(),
+            *(part.requires_grad_() for part in given),
+        ]
+        for part in oscillator_step("exact", *leaves):
+            assert part.isfinite().all()
+            assert all(slope.isfinite().all() for slope in torch.autograd.grad(part.sum(), leaves, retain_graph=True))
 
 
 def test_determinants_and_dissipation():
