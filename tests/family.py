@@ -50,6 +50,9 @@ CASES = {
     "linoss, exact": Case("linoss", {"method": "exact"}),
     "linoss, implicit-explicit": Case("linoss", {"method": "implicit_explicit"}, frozenset({6, 8}), "may grow"),
     "linoss, damped": Case("linoss", {"damped": True}),
+    "linoss, damped and implicit-explicit": Case(
+        "linoss", {"method": "implicit_explicit", "damped": True}, frozenset({6, 8}), "may grow"
+    ),
     "linoss, damped and exact": Case("linoss", {"method": "exact", "damped": True}),
     "robust": Case("robust"),
     "robust, squared": Case("robust", {"loss": "squared"}),

@@ -8,6 +8,7 @@ from examples import (
     differential_equations,
     hippo_memory,
     one_form,
+    oscillators,
     outliers,
     pretraining,
     recurrent_models,
@@ -91,3 +92,12 @@ def test_state_tracking_at_length():
     for task, chance in (("parity", 1 / 2), ("S3", 1 / 6)):
         assert min(found[f"{task}, signed"]) > 0.99
         assert max(found[f"{task}, positive"]) < chance + 0.1
+
+
+def test_oscillators():
+    found = oscillators.main(60, seeds=1, names=("LinOSS exact", "LinOSS implicit-explicit"))
+    ((soon, late),) = found["best"]
+    assert 0.02 < soon < 0.07 and 0.02 < late < 0.07
+    ((soon, late),) = found["LinOSS exact"]
+    assert soon < 1 and late < 1.1
+    assert not found["LinOSS implicit-explicit"]

@@ -3,56 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import final
 
 import torch
 from torch import Tensor, nn
 
 from ctlssl.layers.linear_form import LinearForm
+from ctlssl.layers.oscillator_steps import OSCILLATOR_STEPS, oscillator_step
 from ctlssl.layers.recurrent import RecurrentLayer
-from ctlssl.state_matrices.phi import matrix_phi_functions
 from ctlssl.state_space import project
 from ctlssl.step_size import initial_log_steps
 from ctlssl.views.passes import block_pass
 from ctlssl.views.response import Rows
 
-__all__ = ["OSCILLATOR_STEPS", "LinOSS"]
-
-
-def _blocks(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """[[a, b], [c, d]] of each oscillator, (..., 2, 2)."""
-    return torch.stack([torch.stack([a, b], -1), torch.stack([c, d], -1)], -2)
-
-
-def _implicit(h: Tensor, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
-    """z_k = z_{k-1} + h (-A y_k - G z_k + w_k), y_k = y_{k-1} + h z_k: backward Euler."""
-    S = 1 / (1 + h * (G + h * A))
-    M = _blocks(S, -h * A * S, h * S, (1 + h * G) * S)
-    return M, torch.stack([h * S, h * h * S], -1)
-
-
-def _implicit_explicit(h: Tensor, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
-    """z_k = z_{k-1} + h (-A y_{k-1} - G z_k + w_k), y_k = y_{k-1} + h z_k: symplectic where G = 0."""
-    S = 1 / (1 + h * G)
-    M = _blocks(S, -h * A * S, h * S, 1 - h * h * A * S)
-    return M, torch.stack([h * S, h * h * S], -1)
-
-
-def _exact(h: Tensor, A: Tensor, G: Tensor) -> tuple[Tensor, Tensor]:
-    """The flow of z' = -A y - G z + w, y' = z with w held: the exponential of h [[-G, -A], [1, 0]]."""
-    zero = torch.zeros_like(h * A)
-    flow = _blocks(zero - G, zero - A, zero + 1, zero) * h[..., None, None]
-    M, phi1 = matrix_phi_functions(flow)[:2]
-    return M, h[..., None] * phi1[..., 0]
-
-
-OSCILLATOR_STEPS: dict[str, Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
-    "implicit": _implicit,
-    "implicit_explicit": _implicit_explicit,
-    "exact": _exact,
-}
-"""From gaps h, stiffness A and damping G to the matrix (..., 2, 2) of (z, y) and its drive (..., 2) by w = 1."""
+__all__ = ["LinOSS"]
 
 
 @final
@@ -80,7 +44,8 @@ class LinOSS(RecurrentLayer):
         u (B, L, H) and dt None (= 1), a number, (L,) or (B, L) -> y (B, L, H) and the state, x (B, N / 2, 2).
 
     Raises:
-        ValueError: an odd or empty state, an unknown method, or a step range that cannot be.
+        ValueError: an odd or empty state, an unknown method, or a step range that cannot be; states of the
+            implicit-explicit step that grew without bound.
 
     References:
         Rusch, Rus (2025), Oscillatory state-space models, arXiv:2410.03943. Boyer, Rusch, Rus (2025), Learning to
@@ -152,7 +117,19 @@ class LinOSS(RecurrentLayer):
         M, drive = self._coefficients(rows)
         b = drive * project(rows.u, self.B.to(rows.u.dtype))[..., None]  # (B, L, m, 2)
         x, last = block_pass(M, b, rows, rows.start.x)
+        if self.growing:
+            self._refuse_growth(rows, x)
         return project(x[..., 1], self.C.to(rows.u.dtype)) + self.D * rows.u, last
+
+    def _refuse_growth(self, rows: Rows, x: Tensor) -> None:
+        if x.detach().isfinite().all() or not all(part.isfinite().all() for part in (rows.u, *rows.start)):
+            return
+        stiffness, _ = self._oscillators()
+        largest = (self._steps(rows) * stiffness.sqrt()).max().item()
+        raise ValueError(
+            f"the implicit-explicit step grew without bound: the largest gap times step size times sqrt(A) is "
+            f'{largest:.3g}, and 2 is the limit; use method="exact" or "implicit", or a smaller step_range'
+        )
 
     def _oscillators(self) -> tuple[Tensor, Tensor]:
         """Stiffness A and damping G, (m,) float64."""
@@ -161,5 +138,4 @@ class LinOSS(RecurrentLayer):
 
     def _coefficients(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Matrices (B, L, m, 2, 2) and drives of w = 1 (B, L, m, 2), in the dtype of the inputs."""
-        M, drive = OSCILLATOR_STEPS[self.method_name](self._steps(rows), *self._oscillators())
-        return M.to(rows.u.dtype), drive.to(rows.u.dtype)
+        return oscillator_step(self.method_name, self._steps(rows), *self._oscillators(), rows.u.dtype)

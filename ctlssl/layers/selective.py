@@ -13,7 +13,6 @@ from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.layers.step_gate import StepGate
 from ctlssl.state_matrices import Diagonal
 from ctlssl.state_matrices.diagonal import join_pairs, multiply, split_pairs
-from ctlssl.state_matrices.phi import phi_functions
 from ctlssl.state_space import project
 from ctlssl.step_size import initial_log_steps
 from ctlssl.views.passes import elementwise_pass
@@ -125,20 +124,22 @@ class SelectiveLSSL(RecurrentLayer):
 
     def _coefficients(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor | None]:
         """Factors of h_{k-1}, of u_k and of u_{k-1}, (B, L, H, n) complex; the last None where nothing is held."""
-        u = rows.u.double()
+        dtype, u = rows.u.dtype, rows.u.double()
         delta = (self._steps(rows) * self.gate(rows.u, None))[..., None]  # (B, L, H, 1)
         turn = math.pi * torch.tanh(project(u, self.rotation.double()))[:, :, None]  # (B, L, 1, n)
         decay = self.log_decay.double().exp()[:, None]  # (H, 1)
-        z = delta * torch.complex(-decay.expand(*u.shape[:2], -1, turn.shape[-1]), turn.expand(-1, -1, len(decay), -1))
-        now = split_pairs(project(u, self.B.double()))[:, :, None]  # (B, L, 1, n)
+        kept, half = torch.exp(-delta * decay), delta * turn / 2
+        sine, cosine = torch.sin(half), torch.cos(half)
+        real, imag = kept * (1 - 2 * sine * sine), 2 * kept * sine * cosine  # (B, L, H, n)
+        alpha = torch.complex(real.to(dtype), imag.to(dtype))
+        now = split_pairs(project(rows.u, self.B.to(dtype)))[:, :, None]  # (B, L, 1, n)
         if self.mixture is None:
-            alpha, held = phi_functions(z, top=1)
-            parts = alpha, multiply(delta * held, now)
-        else:
-            share = torch.sigmoid(project(u, self.mixture.double()[None]))[..., None]  # (B, L, 1, 1)
-            alpha = phi_functions(z, top=0)[0]
-            past = split_pairs(project(rows.held.double(), self.B.double()))[:, :, None]
-            parts = alpha, share * delta * now, multiply((1 - share) * delta * alpha, past)
-        dtype = torch.complex64 if rows.u.dtype == torch.float32 else torch.complex128
-        found = [part.to(dtype) for part in parts]
-        return found[0], found[1], found[2] if len(found) > 2 else None
+            # alpha - 1 without loss near 0; the decay keeps the quotient's divisor away from 0.
+            less, size = torch.expm1(-delta * decay) - 2 * kept * sine * sine, decay * decay + turn * turn
+            held = (imag * turn - less * decay) / size, -(imag * decay + less * turn) / size
+            return alpha, multiply(torch.complex(*(part.to(dtype) for part in held)), now), None
+        # Not torch.sigmoid, which rounds a number by its place in memory.
+        share = (1 + torch.tanh(project(u, self.mixture.double()[None]) / 2))[..., None] / 2  # (B, L, 1, 1)
+        past = split_pairs(project(rows.held, self.B.to(dtype)))[:, :, None]
+        before = multiply(alpha, past) * ((1 - share) * delta).to(dtype)
+        return alpha, (share * delta).to(dtype) * now, before
