@@ -47,6 +47,19 @@ def arithmetic(a, b, c, out):
     out[8][0] = simd.total(x)
 
 
+@in_lanes
+def fetched(numbers):
+    there = simd.pointer(numbers)
+    for place in (0, len(numbers), -(2**40), 2**40):
+        simd.fetch(there, place)
+    return there[0]
+
+
+@PRECISIONS
+def test_memory_may_be_asked_for_anywhere(dtype):
+    assert fetched(np.ones(3, dtype)) == 1
+
+
 @PRECISIONS
 def test_lane_by_lane(dtype):
     """Against numpy and fractions, to the last bit but for the sums."""

@@ -148,7 +148,7 @@ def _tiles(sizes: Sizes, width: int, dtype: np.dtype, back: bool) -> tuple[np.nd
     """Places for a tile: inputs, B u, states, outputs, phases; then a vector kept, its state and sums; adjoints."""
     W, states = sizes.lanes, 2 * sizes.vectors * sizes.lanes
     lengths = [(STRIDE + 1) * width, (STRIDE + 1) * states, STRIDE * states, STRIDE * width, 3 * W]
-    adjoints = [STRIDE * states, (STRIDE + 1) * states, (STRIDE + 1) * width]
+    adjoints = [STRIDE * states, (STRIDE + 1) * states, (STRIDE + 2) * width]
     lengths += [STRIDE * TRACE * W, 2 * W, FOUND * W, *adjoints] if back else []
     return tuple(np.zeros(length, dtype) for length in lengths)
 
