@@ -12,7 +12,7 @@ from ctlssl.agreement import views_agree
 from ctlssl.contract import Model, Prediction, Problem
 from ctlssl.discretization import METHODS, Discretization, exact, gbt
 from ctlssl.events import Events
-from ctlssl.layers import LSSL, EventLSSL, as_recurrence
+from ctlssl.layers import LSSL, EventLSSL, LiquidLSSL, as_recurrence
 from ctlssl.model_state import ModelState
 from ctlssl.series import TimeSeries, gaps
 from ctlssl.state_matrices import DPLR, Dense, Diagonal, Quasiseparable, StateMatrix
@@ -114,6 +114,7 @@ __all__ = [
     # layers and models
     "LSSL",
     "EventLSSL",
+    "LiquidLSSL",
     "as_recurrence",
     "StepSize",
     "step_range_from_gaps",
