@@ -49,6 +49,19 @@ def test_packed(case):
 
 
 @pytest.mark.parametrize("case", EVERY_CASE)
+def test_queries_in_longer_series_change_no_bit(case):
+    """A function that rounds a number by its place in memory shows here: queries move every number along."""
+    rng, layer = generator("long", case), case.build(channels=5, state_size=6)
+    u, dt = layer_batch(rng, 1, 160, channels=5, dtype=torch.float32)
+    dt = 0.1 * dt
+    asked = torch.from_numpy(rng.random((1, 160)) < 0.3)
+    with torch.no_grad():
+        y, state = layer(3 * u, dt, is_query=asked)
+        plain, after = layer(3 * u[:, ~asked[0]], dt[:, ~asked[0]])
+    assert torch.equal(y[:, ~asked[0]], plain) and all(map(torch.equal, state, after))
+
+
+@pytest.mark.parametrize("case", EVERY_CASE)
 def test_peek_several_times_and_hold(case):
     layer, (u, dt) = case.build(), layer_batch(generator("peek", case), 2, 5, dtype=torch.float32)
     _, state = layer(u, dt)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ctlssl.layers import HouseholderLSSL
-from ctlssl.layers.householder import unit_vectors
+from ctlssl.layers.unit_vectors import unit_vectors
 from tests.contracts import generator, layer_batch
 
 

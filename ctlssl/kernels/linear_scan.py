@@ -6,8 +6,10 @@ the same in plain torch, a row at a time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,23 +62,37 @@ def _compiled(x: Tensor) -> bool:
     return x.numel() > 0 and fused(x.real if x.is_complex() else x)
 
 
-def _flat(t: Tensor, front: int, back: int) -> Any:
-    """A contiguous array with all axes between the first `front` and the last `back` as one, kept where it is short."""
-    middle = t.shape[front : t.ndim - back]
-    return (
-        t.detach()
-        .reshape(*t.shape[:front], middle.numel(), *t.shape[t.ndim - back :])
-        .contiguous()
-        .resolve_conj()
-        .numpy()
-    )
+def _array(t: Tensor, front: int, back: int) -> np.ndarray:
+    """Its numbers, all axes between the first `front` and the last `back` being one."""
+    ends = t.shape[t.ndim - back :]
+    shape = (*t.shape[:front], t.shape[front : t.ndim - back].numel(), *ends)
+    return t.detach().resolve_conj().reshape(shape).contiguous().numpy()
 
 
-def _run(kernel: Any, pieces_of: int, series: int, rows: int, *arrays: Any) -> None:
+def _run(kernel: Callable, states: Tensor, *arrays: np.ndarray) -> None:
+    """A kernel over all series and pieces of the numbers of a row, states being (B, L, ...)."""
     from ctlssl.kernels.compiled_scan import PIECE
 
-    pieces = -(-pieces_of // PIECE)
-    run_tasks(lambda first, last: kernel(first, last, pieces, *arrays), series * pieces, series * rows * pieces_of)
+    (series, rows), numbers = states.shape[:2], arrays[0].shape[2]
+    pieces = -(-numbers // PIECE)
+    run_tasks(lambda first, last: kernel(first, last, pieces, *arrays), series * pieces, series * rows * numbers)
+
+
+def _forward(kernel: Callable, factors: Tensor, b: Tensor, x: Tensor, axes: int) -> Tensor:
+    """The states by a compiled kernel, a number having `axes` axes of its own (0, or 1 in a block)."""
+    states = torch.empty_like(b, memory_format=torch.contiguous_format)
+    given = _array(factors, 2, 2 * axes), _array(b, 2, axes), _array(x, 1, axes)
+    _run(kernel, b, *given, _array(states, 2, axes))
+    return states
+
+
+def _backward(kernel: Callable, factors: Tensor, x: Tensor, states: Tensor, grad: Tensor, axes: int) -> tuple:
+    """Adjoints of factors, additions and the first state by a compiled kernel."""
+    found = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (factors, states, x)]
+    given = _array(factors, 2, 2 * axes), _array(x, 1, axes), _array(states, 2, axes), _array(grad, 2, axes)
+    places = _array(found[0], 2, 2 * axes), _array(found[1], 2, axes), _array(found[2], 1, axes)
+    _run(kernel, states, *given, *places)
+    return tuple(found)
 
 
 class _Scan(torch.autograd.Function):
@@ -87,11 +103,7 @@ class _Scan(torch.autograd.Function):
         if _compiled(b):
             from ctlssl.kernels.compiled_scan import scan_forward
 
-            arrays, states = (
-                (_flat(a, 2, 0), _flat(b, 2, 0), _flat(x, 1, 0)),
-                torch.empty_like(b, memory_format=torch.contiguous_format),
-            )
-            _run(scan_forward, arrays[2].shape[1], *b.shape[:2], *arrays, _flat(states, 2, 0))
+            states = _forward(scan_forward, a, b, x, 0)
         else:
             states = _loop(a, b, x)
         ctx.save_for_backward(a, x, states)
@@ -105,16 +117,7 @@ class _Scan(torch.autograd.Function):
         if _compiled(states) and not torch.is_grad_enabled():
             from ctlssl.kernels.compiled_scan import scan_back
 
-            found = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (states, states, x)]
-            arrays = _flat(a, 2, 0), _flat(x, 1, 0), _flat(states, 2, 0), _flat(grad, 2, 0)
-            _run(
-                scan_back,
-                arrays[1].shape[1],
-                *states.shape[:2],
-                *arrays,
-                *(_flat(t, 2 - (t is found[2]), 0) for t in found),
-            )
-            return tuple(found)
+            return _backward(scan_back, a, x, states, grad, 0)
         later = torch.cat([a[:, 1:], torch.zeros_like(a[:, :1])], dim=1).conj()  # a_{k+1}
         adjoint = _Scan.apply(later.flip(1), grad.flip(1), torch.zeros_like(x)).flip(1)
         earlier = torch.cat([x[:, None], states[:, :-1]], dim=1)  # x_{k-1}
@@ -137,11 +140,7 @@ class _BlockScan(torch.autograd.Function):
         if _compiled(b):
             from ctlssl.kernels.compiled_scan import block_forward
 
-            arrays, states = (
-                (_flat(M, 2, 2), _flat(b, 2, 1), _flat(x, 1, 1)),
-                torch.empty_like(b, memory_format=torch.contiguous_format),
-            )
-            _run(block_forward, arrays[2].shape[1], *b.shape[:2], *arrays, _flat(states, 2, 1))
+            states = _forward(block_forward, M, b, x, 1)
         else:
             states = _block_loop(M, b, x)
         ctx.save_for_backward(M, x, states)
@@ -155,21 +154,10 @@ class _BlockScan(torch.autograd.Function):
         if _compiled(states) and not torch.is_grad_enabled():
             from ctlssl.kernels.compiled_scan import block_back
 
-            gM, gb, gx = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (M, states, x))
-            arrays = _flat(M, 2, 2), _flat(x, 1, 1), _flat(states, 2, 1), _flat(grad, 2, 1)
-            _run(
-                block_back,
-                arrays[1].shape[1],
-                *states.shape[:2],
-                *arrays,
-                _flat(gM, 2, 2),
-                _flat(gb, 2, 1),
-                _flat(gx, 1, 1),
-            )
-            return gM, gb, gx
-        later = torch.cat([M[:, 1:].mT, torch.zeros_like(M[:, :1])], dim=1)
+            return _backward(block_back, M, x, states, grad, 1)
+        later = torch.cat([M[:, 1:].mT, torch.zeros_like(M[:, :1])], dim=1)  # M_{k+1}^T
         adjoint = _BlockScan.apply(later.flip(1), grad.flip(1), torch.zeros_like(x)).flip(1)
-        earlier = torch.cat([x[:, None], states[:, :-1]], dim=1)
+        earlier = torch.cat([x[:, None], states[:, :-1]], dim=1)  # x_{k-1}
         return adjoint[..., None] * earlier[..., None, :], adjoint, (M[:, 0].mT @ adjoint[:, 0, ..., None])[..., 0]
 
 

@@ -51,7 +51,12 @@ def liquid_bank(
 
 
 def liquid_share(kept: Tensor, push: Tensor) -> Tensor:
-    """The largest s <= 1 with |Abar + s push| <= 1, of the shape of both; see `compiled_liquid`."""
+    """The largest s <= 1 with |Abar + s push| <= 1; see `compiled_liquid`.
+
+    Args:
+        kept: Abar, complex, any shape, |Abar| <= 1.
+        push: what the input adds to it, of the same shape.
+    """
     square = push.real.square() + push.imag.square()
     cross = kept.real * push.real + kept.imag * push.imag
     room = (1 - kept.real.square() - kept.imag.square()).clamp(min=0)
@@ -75,7 +80,7 @@ def liquid_twin(
     alpha: float,
     guard: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The same as `liquid_bank` in plain torch, differentiable to any order."""
+    """The same as `liquid_bank`, of the same arguments, in plain torch: differentiable to any order, on any device."""
     h = gaps[..., None, None] * steps[:, None]  # (B, L, H, 1)
     kept, held = (exact if alpha < 0 else gbt(alpha)).scalars(h * poles, ramp=False)[:2]  # (B, L, H, n)
     push = multiply(h * held, b) * u.double()[..., None]

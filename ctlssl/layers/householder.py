@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.layers.signed import sign_gate
+from ctlssl.layers.unit_vectors import unit_vectors
 from ctlssl.state_space import project
 from ctlssl.step_size import initial_log_steps
 from ctlssl.views.passes import stepwise_pass
 from ctlssl.views.response import Rows
 
-__all__ = ["HouseholderLSSL", "unit_vectors"]
+__all__ = ["HouseholderLSSL"]
 
 
 @final
@@ -36,7 +37,7 @@ class HouseholderLSSL(RecurrentLayer):
         values: V, the length of a value; K if None.
         heads: memories side by side.
         reflections: n_h steps an event.
-        signed: whether beta reaches up to 2, or stays below 1.
+        signed: whether beta reaches up to 2, or up to 1.
         decays: whether S decays with the clock at all; without, only events change it.
         step_range: smallest and largest initial step size, one a head; the decay is e^{-step * gap}.
 
@@ -141,20 +142,6 @@ class HouseholderLSSL(RecurrentLayer):
         if self.decays:
             M = M * torch.exp(-self._steps(rows)).to(M.dtype)[..., None, None]
         return M, torch.stack(where, dim=-2), self._made(self.query, rows, self.state_size)[..., 0, :]
-
-
-def unit_vectors(x: Tensor) -> Tensor:
-    """Vectors (..., K) of length 1; those shorter than about 1e-9 stay short, and 0 stays 0.
-
-    Example:
-        >>> unit_vectors(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-        tensor([[0.6000, 0.8000],
-                [0.0000, 0.0000]])
-    """
-    # Divided by the largest entry first: a square must not overflow.
-    largest = x.detach().abs().amax(-1, keepdim=True).clamp(min=1.0)
-    x = x / largest
-    return x / (x.square().sum(-1, keepdim=True) + 1e-18).sqrt()
 
 
 def _step(S: Tensor, M: Tensor, written: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class LiquidLSSL(RecurrentLayer):
     Args:
         channels: inputs and outputs H.
         state_size: real state dimensions N of each channel's system, even.
-        form: "paper" or "exact"; the exact one has the views recurrence and is what an ODE solver finds.
+        form: "paper", or "exact", which is what an ODE solver finds.
         method: rule of the paper's form: "bilinear" (the paper's), "backward_euler", "zoh", or any with hold "next".
         degree: P, products of at most so many inputs; None is all.
         kernel: None, "kb" or "pb", what view="convolution" runs.
@@ -209,9 +209,9 @@ class LiquidLSSL(RecurrentLayer):
 
     def _held_back(self, poles: Tensor, push: Tensor) -> Tensor:
         """The largest s <= 1 with Re(lambda + s push) <= 0."""
-        beyond = push.real > -poles.real
         if not self.guard:
             return torch.ones_like(push.real)
+        beyond = push.real > -poles.real
         return torch.where(beyond, -poles.real / torch.where(beyond, push.real, 1), 1)
 
 

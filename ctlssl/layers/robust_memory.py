@@ -14,6 +14,7 @@ from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.named import named_member
 from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.layers.retention import RETENTIONS, Retention
+from ctlssl.layers.unit_vectors import unit_vectors
 from ctlssl.state_space import project
 from ctlssl.step_size import initial_log_steps
 from ctlssl.views.passes import stepwise_pass
@@ -132,17 +133,13 @@ class RobustMemory(RecurrentLayer):
         residual = _recall(self.retention.keep(before, steps), keys) - values  # (B, L, G, N)
         gain = (eta[..., None] * self.loss.weight(residual, self._threshold(dtype))).expand_as(residual)
         written = gain[..., None] * keys[..., None, :]  # (B, L, G, N, N): of a row of M and a key
-        kept = (
-            torch.eye(self.state_size, dtype=dtype, device=eye.device) - written[..., None] * keys[..., None, None, :]
-        )
+        one = torch.eye(self.state_size, dtype=dtype, device=eye.device)
+        kept = one - written[..., None] * keys[..., None, None, :]
         kept = (kept * self.retention.factor(before, steps)[..., None, :]).flatten(2, 3)  # (B, L, G N, N, N)
         transition = torch.einsum("blrjk,rs->blrjsk", kept, eye).flatten(4, 5).flatten(2, 3)  # (B, L, S, S)
-        drive = torch.einsum("blrj,rh->blrjh", written.flatten(2, 3), self.value.to(dtype)).flatten(
-            2, 3
-        )  # (B, L, S, H)
-        reads = (
-            _unit(self._by_head(rows.u, self.query))[..., None, :].expand_as(written).flatten(2, 3)
-        )  # (B, L, G N, N)
+        drive = torch.einsum("blrj,rh->blrjh", written.flatten(2, 3), self.value.to(dtype))
+        drive = drive.flatten(2, 3)  # (B, L, S, H)
+        reads = self._units(rows.u, self.query)[..., None, :].expand_as(written).flatten(2, 3)  # (B, L, G N, N)
         read = torch.einsum("or,blrj->blorj", self.C.to(dtype), reads).flatten(3, 4)  # (B, L, H, S)
         feed = self.D.to(dtype).diag().expand(*rows.u.shape[:2], -1, -1)
         return LinearForm(transition, drive, read, feed, rows.start.x.flatten(1))
@@ -153,14 +150,15 @@ class RobustMemory(RecurrentLayer):
 
     def _run(self, rows: Rows, view: str) -> tuple[Tensor, Tensor]:
         memories, last = stepwise_pass(self._advance, self._events(rows), rows, rows.start.x)  # (B, L, G, N, N)
-        recalled = _recall(memories, _unit(self._by_head(rows.u, self.query))).flatten(2)  # (B, L, G N)
+        recalled = _recall(memories, self._units(rows.u, self.query)).flatten(2)  # (B, L, G N)
         return project(recalled, self.C.to(rows.u.dtype)) + self.D * rows.u, last  # (B, L, H)
 
     def _events(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of every row the steps a h, key and value, (B, L, G, N) each, and eta, (B, L, G)."""
         dtype = rows.u.dtype
-        eta = torch.sigmoid(project(rows.u, self.gate.to(dtype)) + self.gate_bias.to(dtype))  # (B, L, G)
-        keys, values = _unit(self._by_head(rows.u, self.key)), self._by_head(rows.u, self.value)
+        # Not torch.sigmoid, which rounds a number by its place in memory.
+        eta = (1 + torch.tanh((project(rows.u, self.gate.to(dtype)) + self.gate_bias.to(dtype)) / 2)) / 2  # (B, L, G)
+        keys, values = self._units(rows.u, self.key), self._by_head(rows.u, self.value)
         return self._steps(rows), keys, values, eta
 
     def _advance(self, memory: Tensor, steps: Tensor, key: Tensor, value: Tensor, eta: Tensor) -> Tensor:
@@ -178,14 +176,11 @@ class RobustMemory(RecurrentLayer):
         """Inputs (B, L, H) through a matrix (G N, H), (B, L, G, N)."""
         return project(u, matrix.to(u.dtype)).unflatten(-1, (self.heads, self.state_size))
 
+    def _units(self, u: Tensor, matrix: Tensor) -> Tensor:
+        """The same at length 1."""
+        return unit_vectors(self._by_head(u, matrix), _NO_DIRECTION)
+
 
 def _recall(memory: Tensor, key: Tensor) -> Tensor:
     """M k, (..., N): sums of products, so that a row's bits do not depend on how many there are."""
     return (memory * key[..., None, :]).sum(-1)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Vectors (..., N) at length 1, those close to 0 left small; no square overflows and no gradient is infinite."""
-    size = x.detach().abs().amax(-1, keepdim=True).clamp(min=1)  # (..., 1)
-    x = x / size
-    return x / (x.square().sum(-1, keepdim=True) + (_NO_DIRECTION / size).square()).sqrt()

@@ -102,6 +102,9 @@ class SignedLSSL(RecurrentLayer):
 def sign_gate(z: Tensor) -> Tensor:
     """A gate from -1 to 1 that reaches both: 2 sigmoid(z) - 1, stretched by a fiftieth and cut off.
 
+    Args:
+        z: any shape.
+
     Example:
         >>> sign_gate(torch.tensor([-9.0, 0.0, 9.0]))
         tensor([-1.,  0.,  1.])

@@ -112,7 +112,13 @@ class _Block(nn.Module):
 
 
 def step_range_of(problem: Problem) -> tuple[float, float]:
-    """Steps whose time constants, 1 / (step * slowest pole), run from one unit of the clock to the horizon."""
+    """Smallest and largest step size whose time constants, 1 / (step * slowest pole), span the problem.
+
+    They run from one unit of the clock to the horizon, in units of the clock.
+
+    Args:
+        problem: whose `time_scale` is the unit, and `horizon` the longest time.
+    """
     fastest = 1.0 / SLOWEST_POLE
     spans = max(problem.horizon / problem.time_scale, 10.0)
     return fastest / spans, fastest
