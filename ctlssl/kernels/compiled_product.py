@@ -10,11 +10,22 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ctlssl.kernels.compilation import compiled
-from ctlssl.kernels.compiled_simd import Vector, fetch, fused_product, lanes, load, splat, store, vector_pointer
+from ctlssl.kernels.compiled_simd import (
+    Vector,
+    fetch,
+    fused_product,
+    lanes,
+    load,
+    splat,
+    store,
+    vector_pointer,
+    wide_registers,
+)
 
 __all__ = ["add_product", "add_product_fetching", "clear"]
 
-_ROWS, _VECTORS = 4, 4
+_ROWS, _VECTORS = 4, 4 if wide_registers() else 1
+"""Of a block of results, which stays in registers: 16 vectors of 64 bytes, where there are 32; else 4."""
 
 
 def _block(rows: int, vectors: int) -> Callable:

@@ -13,16 +13,22 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.registry import cpu_target
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 __all__ = [
     "BYTES", "as_number", "clipped", "exponent", "fetch", "flipped", "fma", "lanes", "larger", "load",
     "multiply_add", "nearest", "pointer", "polynomial", "power_of_two", "product", "splat", "store",
-    "Vector", "fused_product", "total", "totals", "vector_pointer", "where_zero",
+    "Vector", "fused_product", "total", "totals", "vector_pointer", "where_zero", "wide_registers",
 ]  # fmt: skip
 
 BYTES = 64
+
+
+def wide_registers() -> bool:
+    """Whether the processor that is compiled for has registers of a whole vector, and so 32 of them."""
+    return "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2]
 
 
 class Vector(types.Type):
