@@ -37,6 +37,14 @@ class Case:
 
 
 CASES = {
+    "liquid": Case("liquid"),
+    "liquid, backward Euler": Case("liquid", {"method": "backward_euler"}),
+    "liquid, exact rule": Case("liquid", {"method": "zoh", "measure": "lin"}),
+    "liquid, exact": Case("liquid", {"form": "exact"}),
+    "liquid, degree 3": Case("liquid", {"degree": 3}),
+    "liquid, exact, degree 2": Case("liquid", {"form": "exact", "degree": 2, "measure": "lin"}),
+    "liquid, large steps": Case("liquid", {"step_range": (2.0, 8.0)}),  # the guard is at work in most rows
+    "liquid, exact, large steps": Case("liquid", {"form": "exact", "step_range": (2.0, 8.0)}),
     "signed": Case("signed"),
     "signed, positive": Case("signed", {"signed": False}),
     "signed, without decay": Case("signed", {"decays": False}),

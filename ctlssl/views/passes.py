@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ctlssl.kernels import linear_scan
+from ctlssl.state_matrices.diagonal import multiply
 from ctlssl.views.response import Rows
 
-__all__ = ["matrix_pass", "elementwise_pass", "stepwise_pass"]
+__all__ = ["elementwise_pass", "matrix_pass", "nested_pass", "stepwise_pass"]
 
 
 def elementwise_pass(a: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,6 +33,30 @@ def elementwise_pass(a: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tenso
     states = linear_scan(torch.where(commits, a, 1), torch.where(commits, b, 0), x)
     before = torch.cat([x[:, None], states[:, :-1]], dim=1)[:, : states.shape[1]]  # (B, L, ...), before each row
     return torch.where(commits, states, a * before + b), states[:, -1] if states.shape[1] else x
+
+
+def nested_pass(decay: Tensor, passed: Tensor, drive: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What each row shows of the sum of z^p, (B, L, ...), and the last committed z, (B, P, ...).
+
+    z^1_k = decay_k z^1_{k-1} + drive_k and z^p_k = decay_k z^p_{k-1} + passed_k z^{p-1}_{k-1}, elementwise.
+
+    Args:
+        decay: factors, (B, L, ...).
+        passed: what goes on from each to the next, likewise.
+        drive: additions, likewise.
+        rows: which rows are committed.
+        x: z before the first row, (B, P, ...).
+    """
+    commits = rows.commits.expand(drive.shape[:2]).reshape(*drive.shape[:2], *[1] * (drive.ndim - 2))
+    kept, total, last = torch.where(commits, decay, 1), torch.zeros_like(drive), []
+    for order in range(x.shape[1]):
+        first = x[:, order]
+        states = linear_scan(kept, torch.where(commits, drive, 0), first)
+        before = torch.cat([first[:, None], states[:, :-1]], dim=1)[:, : drive.shape[1]]
+        total = total + torch.where(commits, states, multiply(decay, before) + drive)
+        last.append(states[:, -1] if drive.shape[1] else first)
+        drive = multiply(passed, before)
+    return total, torch.stack(last, dim=1)
 
 
 def matrix_pass(M: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
