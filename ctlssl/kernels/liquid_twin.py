@@ -1,6 +1,6 @@
 r"""Liquid steps in plain torch: the reference of the fused loops, on any device, to any derivative.
 
-Elementwise in the complex basis of a diagonal system, x_k = a_k x_{k-1} + d_k with a_k = Abar_k + m_k and, z = h lambda,
+Elementwise in the complex basis of a diagonal system x_k = a_k x_{k-1} + d_k, a_k = Abar_k + m_k; with z = h lambda
 
 | form | Abar | m | d |
 |---|---|---|---|

@@ -35,8 +35,9 @@ class LiquidLSSL(RecurrentLayer):
         "paper"  x_k = (Abar(h) + s Bbar(h) u_k) x_{k-1} + Bbar(h) u_k
         "exact"  x_k = e^{h mu} x_{k-1} + h phi_1(h mu) b u_k,  mu = lambda + s b u_k
 
-    with Abar and Bbar of x' = lambda x + b u by `method`. The second is the solution of the equation with the input held over the gap, and agrees with view="integration"; the
-    first agrees with it to first order. All coefficients are formed in float64.
+    with Abar and Bbar of x' = lambda x + b u by `method`. The second is the solution of the equation with the input
+    held over the gap, and agrees with view="integration"; the first agrees with it to first order. All coefficients
+    are formed in float64.
 
     An input can make the factor of the state larger than 1. The guard scales the liquid part, and not the drive, by
     the largest s in [0, 1] with |Abar + s Bbar u| <= 1, or Re(lambda + s b u) <= 0. It is exactly 1 wherever that
@@ -101,12 +102,11 @@ class LiquidLSSL(RecurrentLayer):
         self.guard, self.growing = guard, not guard
         self.views = ("recurrence", "integration") if form == "exact" and degree is None else ("recurrence",)
         A, B = hippo.start("diagonal", measure, state_size)
-        free = {
-            name: value.to(torch.get_default_dtype()).expand(channels, -1).clone() for name, value in A.free().items()
-        }
-        self.log_decay, self.frequency = (nn.Parameter(free[name]) for name in ("log_decay", "frequency"))
+        free, dtype = A.free(), torch.get_default_dtype()
+        starts = (free["log_decay"], free["frequency"], B)
+        starts = (nn.Parameter(part.to(dtype).expand(channels, -1).clone()) for part in starts)
+        self.log_decay, self.frequency, self.B = starts
         self.log_step = nn.Parameter(initial_log_steps((channels,), step_range))
-        self.B = nn.Parameter(B.to(torch.get_default_dtype()).expand(channels, -1).clone())
         self.C = nn.Parameter(torch.randn(channels, state_size))
         self.D = nn.Parameter(torch.randn(channels))
 
