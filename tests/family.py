@@ -45,6 +45,9 @@ CASES = {
     "liquid, exact, degree 2": Case("liquid", {"form": "exact", "degree": 2, "measure": "lin"}),
     "liquid, large steps": Case("liquid", {"step_range": (2.0, 8.0)}),  # the guard is at work in most rows
     "liquid, exact, large steps": Case("liquid", {"form": "exact", "step_range": (2.0, 8.0)}),
+    "liquid kernel, kb": Case("liquid_kernel", {"degree": 3}, frozenset()),
+    "liquid kernel, pb": Case("liquid_kernel", {"kernel": "pb", "degree": 3, "lags": 3, "method": "zoh"}, frozenset()),
+    "liquid kernel, degree 1": Case("liquid_kernel", {"degree": 1}, frozenset()),
     "signed": Case("signed"),
     "signed, positive": Case("signed", {"signed": False}),
     "signed, without decay": Case("signed", {"decays": False}),

@@ -22,7 +22,7 @@ from ctlssl.kernels.linear_scan import linear_scan
 from ctlssl.state_matrices.diagonal import join_pairs, multiply, split_pairs
 from ctlssl.state_matrices.phi import phi_functions
 
-__all__ = ["LiquidFactors", "guarded_rates", "liquid_factors", "liquid_twin"]
+__all__ = ["LiquidFactors", "guarded_rates", "linear_factors", "liquid_factors", "liquid_twin"]
 
 
 class LiquidFactors(NamedTuple):
@@ -53,12 +53,18 @@ def liquid_factors(
         power, held = phi_functions(h * rates, 1)
         decay = (h * poles).exp()
         return LiquidFactors(decay, power - decay, multiply(h * held, b.expand_as(held)))
-    rule: Rule = gbt(alpha) if alpha >= 0 else exact
-    z = h * poles  # (B, L, H, n)
-    decay, held, *_ = rule.scalars(z, ramp=False)
-    unit = multiply(h * held, b.expand_as(z))
+    decay, unit = linear_factors(steps, poles, b, alpha)
     liquid = u.double()[..., None] * unit
-    return LiquidFactors(decay, _guarded(decay, liquid, _room(z, alpha)) if guard else liquid, unit)
+    return LiquidFactors(decay, _guarded(decay, liquid, _room(h * poles, alpha)) if guard else liquid, unit)
+
+
+def linear_factors(steps: Tensor, poles: Tensor, b: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """Abar and Bbar of x' = lambda x + b u, complex (..., H, n), from steps (..., H) and complex poles, b (H, n)."""
+    rule: Rule = gbt(alpha) if alpha >= 0 else exact
+    h = steps[..., None]
+    z = h * poles  # (..., H, n)
+    decay, held, *_ = rule.scalars(z, ramp=False)
+    return decay, multiply(h * held, b.expand_as(z))
 
 
 def guarded_rates(u: Tensor, poles: Tensor, b: Tensor, guard: bool) -> Tensor:

@@ -4,6 +4,7 @@ from ctlssl.layers.as_recurrence import as_recurrence
 from ctlssl.layers.event_lssl import EventLSSL
 from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.liquid import LiquidLSSL
+from ctlssl.layers.liquid_kernel import LiquidKernelLSSL
 from ctlssl.layers.lssl import LSSL
 from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.layers.signed import SignedLSSL
@@ -23,6 +24,7 @@ __all__ = [
 
 FAMILY: dict[str, type[RecurrentLayer]] = {
     "liquid": LiquidLSSL,
+    "liquid_kernel": LiquidKernelLSSL,
     "signed": SignedLSSL,
 }
 """The other linear recurrences, each built as `FAMILY[name](channels, state_size=..., step_range=...)`."""

@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ctlssl import hippo
-from ctlssl.discretization import Discretization, Rule, named_method
-from ctlssl.holds import NEXT
+from ctlssl.discretization import Discretization, Rule
 from ctlssl.kernels.liquid import liquid_bank
 from ctlssl.kernels.liquid_twin import LiquidFactors, guarded_rates, liquid_factors
 from ctlssl.layers.linear_form import LinearForm
-from ctlssl.layers.recurrent import RecurrentLayer
+from ctlssl.layers.liquid_bank import LiquidBank, rotations
 from ctlssl.state_matrices.diagonal import join_pairs, split_pairs
-from ctlssl.step_size import initial_log_steps
 from ctlssl.views import Integration
 from ctlssl.views.integration import integrate_rates
 from ctlssl.views.passes import nested_pass
@@ -27,7 +24,7 @@ _FORMS = ("paper", "exact")
 
 
 @final
-class LiquidLSSL(RecurrentLayer):
+class LiquidLSSL(LiquidBank):
     r"""A bank of diagonal systems x' = (lambda + b u) x + b u, y = C x + D u, elementwise in the complex basis.
 
     Each channel has a system of its own. Two steps are offered; h is the observed gap times the channel's step size:
@@ -91,63 +88,38 @@ class LiquidLSSL(RecurrentLayer):
         step_range: tuple[float, float] = (1e-3, 1e-1),
         guard: bool = True,
     ) -> None:
-        super().__init__()
-        if min(channels, state_size, 1 if degree is None else degree) < 1:
-            found = f"{channels}, {state_size} and {degree}"
-            raise ValueError(f"channels, state_size and degree need to be at least 1; found {found}")
+        super().__init__(channels, state_size, method, degree, measure, step_range)
         if form not in _FORMS:
             raise ValueError(f"form is one of {', '.join(_FORMS)}; found {form!r}")
-        self.method = _method(method)
-        self.channels, self.state_size, self.form, self.degree = channels, state_size, form, degree
+        self.form = form
         self.guard, self.growing = guard, not guard
         self.views = ("recurrence", "integration") if form == "exact" and degree is None else ("recurrence",)
-        A, B = hippo.start("diagonal", measure, state_size)
-        free, dtype = A.free(), torch.get_default_dtype()
-        starts = (free["log_decay"], free["frequency"], B)
-        starts = (nn.Parameter(part.to(dtype).expand(channels, -1).clone()) for part in starts)
-        self.log_decay, self.frequency, self.B = starts
-        self.log_step = nn.Parameter(initial_log_steps((channels,), step_range))
-        self.C = nn.Parameter(torch.randn(channels, state_size))
-        self.D = nn.Parameter(torch.randn(channels))
 
     @property
     def state_shape(self) -> tuple[int, ...]:
         """(H, N), or (P, H, N) with a degree."""
-        return (self.channels, self.state_size) if self.degree is None else (self.degree, *self._system_shape)
+        system = (self.channels, self.state_size)
+        return system if self.degree is None else (self.degree, *system)
 
     def linear_form(self, rows: Rows) -> LinearForm:
         """The factors of each row as rotations of pairs, those of a degree in blocks below one another."""
         decay, liquid, unit = self._factors(rows)  # (B, L, H, n)
         if self.degree is None:
-            transition = _rotations(decay + liquid)
+            transition = rotations(decay + liquid)
         else:
-            P, eye = self.degree, torch.eye(self.degree, dtype=torch.float64)
-            kept, passed = torch.kron(eye, _rotations(decay)), torch.kron(eye.roll(1, 0).tril(-1), _rotations(liquid))
-            transition = kept + passed if P > 1 else kept
-        copies = 1 if self.degree is None else self.degree
-        own = torch.eye(self.channels, dtype=torch.float64)
-        drive = (join_pairs(unit)[..., None] * own[:, None]).flatten(2, 3)  # (B, L, H N, H)
-        drive = torch.nn.functional.pad(drive, (0, 0, 0, (copies - 1) * drive.shape[2]))
-        read = torch.block_diag(*self.C.double()[:, None]).repeat(1, copies)
-        fixed = (part.expand(*rows.u.shape[:2], *part.shape) for part in (read, self.D.double().diag()))
-        return LinearForm(*(part.to(rows.u.dtype) for part in (transition, drive, *fixed)), rows.start.x.flatten(1))
+            eye = torch.eye(self.degree, dtype=torch.float64)
+            kept, passed = torch.kron(eye, rotations(decay)), torch.kron(eye.roll(1, 0).tril(-1), rotations(liquid))
+            transition = kept + passed
+        return self._as_linear(transition, unit, rows, rows.start.x.flatten(1))
 
     def extra_repr(self) -> str:
         """The options that differ from layer to layer."""
         options = f"form={self.form!r}, method={self.method.name!r}, degree={self.degree}, guard={self.guard}"
         return f"{self.channels}, {self.state_size}, {options}"
 
-    @property
-    def _system_shape(self) -> tuple[int, int]:
-        return self.channels, self.state_size
-
-    def _poles(self) -> Tensor:
-        """Eigenvalues of the pairs, (H, N) float64."""
-        return torch.cat([-self.log_decay.double().exp(), self.frequency.double()], dim=-1)
-
     def _rule(self) -> tuple[float, bool, bool]:
         """Alpha, -1 for the exact rule; whether the form is exact; whether guarded."""
-        return getattr(self.method.rule, "alpha", -1.0), self.form == "exact", self.guard
+        return self._alpha, self.form == "exact", self.guard
 
     def _factors(self, rows: Rows) -> LiquidFactors:
         return liquid_factors(rows.u, self._steps(rows), self._poles(), self.B, *self._rule())
@@ -169,26 +141,3 @@ class LiquidLSSL(RecurrentLayer):
         drives = (steps * rows.u.double()[..., None]) * b
         x, last = integrate_rates(steps * rates, drives, rows, rows.start.x.double(), solver)
         return self._read(x, rows), last.to(rows.u.dtype)
-
-    def _read(self, x: Tensor, rows: Rows) -> Tensor:
-        """C x + D u of states (B, L, H, N)."""
-        return ((self.C.double() * x).sum(-1) + self.D.double() * rows.u).to(rows.u.dtype)
-
-
-def _method(method: str | Rule | Discretization) -> Discretization:
-    """A discretization with the hold `next` whose rule cannot grow."""
-    method = named_method(method)
-    if method.hold != NEXT or method.rule.growing:
-        raise ValueError(
-            f"a liquid step holds the input at the end of the gap and needs a rule that does not grow; found "
-            f"{method.name}, take bilinear, backward_euler, zoh or gbt(alpha) with alpha >= 1/2"
-        )
-    return method
-
-
-def _rotations(z: Tensor) -> Tensor:
-    """Numbers (B, L, H, n) as the real matrices that multiply pairs by them, (B, L, H N, H N)."""
-    real, imag = torch.diag_embed(z.real), torch.diag_embed(z.imag)
-    blocks = torch.cat([torch.cat([real, -imag], -1), torch.cat([imag, real], -1)], -2)  # (B, L, H, N, N)
-    eye = torch.eye(z.shape[2], dtype=blocks.dtype)
-    return (blocks[:, :, :, :, None] * eye[:, None, :, None]).flatten(4, 5).flatten(2, 3)

@@ -14,7 +14,7 @@ from ctlssl.kernels import linear_scan
 from ctlssl.state_matrices.diagonal import multiply
 from ctlssl.views.response import Rows
 
-__all__ = ["elementwise_pass", "matrix_pass", "nested_pass", "stepwise_pass"]
+__all__ = ["committed_before", "elementwise_pass", "matrix_pass", "nested_pass", "stepwise_pass"]
 
 
 def elementwise_pass(a: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ def elementwise_pass(a: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tenso
     commits = rows.commits.reshape(*rows.commits.shape, *[1] * (b.ndim - 2))  # (B, L, 1, ...)
     states = linear_scan(torch.where(commits, a, 1), torch.where(commits, b, 0), x)
     before = torch.cat([x[:, None], states[:, :-1]], dim=1)[:, : states.shape[1]]  # (B, L, ...), before each row
-    return torch.where(commits, states, a * before + b), states[:, -1] if states.shape[1] else x
+    return torch.where(commits, states, multiply(a, before) + b), states[:, -1] if states.shape[1] else x
 
 
 def nested_pass(decay: Tensor, passed: Tensor, drive: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,6 +57,24 @@ def nested_pass(decay: Tensor, passed: Tensor, drive: Tensor, rows: Rows, x: Ten
         last.append(states[:, -1] if drive.shape[1] else first)
         drive = multiply(passed, before)
     return total, torch.stack(last, dim=1)
+
+
+def committed_before(values: Tensor, rows: Rows, first: Tensor) -> tuple[Tensor, Tensor]:
+    """The value of the last committed row before each one, (B, L, ...), and of the last in all, (B, ...).
+
+    Args:
+        values: of all rows, (B, L, ...).
+        rows: which rows are committed.
+        first: the value before the first row, (B, ...).
+    """
+    L = values.shape[1]
+    every = torch.cat([first[:, None], values], dim=1)  # (B, 1 + L, ...)
+    if rows.always_commits:
+        return every[:, :L], every[:, L]
+    place = torch.where(rows.commits, torch.arange(1, L + 1, device=values.device), 0)
+    place = torch.nn.functional.pad(place.cummax(1).values, (1, 0))  # (B, 1 + L), 0 is the value handed in
+    found = every.gather(1, place.reshape(*place.shape, *[1] * (values.ndim - 2)).expand_as(every))
+    return found[:, :L], found[:, L]
 
 
 def matrix_pass(M: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
