@@ -1,11 +1,12 @@
-"""What a liquid layer is for: inputs that change how fast a state is forgotten, beside inputs that drive it.
+"""What a liquid layer is for: inputs that change how fast a state moves, beside inputs that drive it.
 
-One drug is given at rate u_1 and another, u_2, speeds up or slows down its elimination: with x the amount,
+A drug at concentration u binds to receptors of which a part x is occupied already,
 
-    x' = -a (1 + u_2) x + u_1,
+    x' = k_on u (1 - x) - k_off x = -(k_off + k_on u) x + k_on u,
 
-observed at irregular times. A linear layer of the same size, with the same maps and the same nonlinearity around it,
-cannot multiply a state by an input. On clinical records the same stack is then trained with either layer. Run it:
+observed at irregular times. That is the liquid equation x' = (lambda + b u) x + b u with b = -k_on, but for a sign; a
+linear layer of the same size can saturate only through what is computed around it. On clinical records the same stack
+is then trained with either layer. Run it:
 
     python examples/liquid.py
 """
@@ -21,78 +22,79 @@ import ctlssl
 from ctlssl.layers import LiquidLSSL
 from ctlssl.models import LayerModel
 
-RATE = 0.3
+BINDING, RELEASE = torch.tensor([1.0, 0.3]), torch.tensor([0.05, 0.3])  # of two kinds of receptors, per hour
 LAYERS = {
-    "lssl": partial(ctlssl.LSSL, structure="diagonal", method="zoh", per_channel=True),
-    "liquid": partial(LiquidLSSL, method="zoh"),
-    "liquid, exact": partial(LiquidLSSL, form="exact"),
+    "lssl": partial(ctlssl.LSSL, structure="diagonal", measure="lin", method="zoh", per_channel=True),
+    "liquid, paper": partial(LiquidLSSL, measure="lin", method="zoh"),
+    "liquid, exact": partial(LiquidLSSL, measure="lin", form="exact"),
 }
 
 
 def draw(series: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs (B, L, 2), exponential gaps (B, L), and the amount at each time (B, L), solved exactly."""
+    """Concentrations (B, L, 1), exponential gaps (B, L), and occupied receptors at each time (B, L), solved exactly."""
     gaps = torch.empty(series, length).exponential_(1.0, generator=generator)
-    given = torch.rand(series, length, generator=generator)
-    given = given * 4 * (torch.rand(series, length, generator=generator) < 0.3)
-    fresh = torch.rand(series, length, generator=generator) < 0.2  # the second drug changes now and then
-    level = 4 * torch.rand(series, length, generator=generator) - 0.9
-    place = torch.where(fresh, torch.arange(length), 0).cummax(1).values
-    other = level.gather(1, place)
-    amount, x = [], torch.zeros(series)
+    given = torch.rand(series, length, generator=generator) < 0.25
+    u = torch.exp(1.5 * torch.randn(series, length, generator=generator)) * given
+    occupied, x = [], torch.zeros(series, 2)
     for k in range(length):
-        rate = RATE * (1 + other[:, k])
-        x = torch.exp(-rate * gaps[:, k]) * x - torch.expm1(-rate * gaps[:, k]) / rate * given[:, k]
-        amount.append(x)
-    return torch.stack([given, other], -1), gaps, torch.stack(amount, 1)
+        speed = BINDING * u[:, k, None]
+        rate = speed + RELEASE
+        x = x - torch.expm1(-rate * gaps[:, k, None]) * (speed / rate - x)
+        occupied.append(x.sum(1))
+    return u[..., None], gaps, torch.stack(occupied, 1)
 
 
 class Around(nn.Module):
-    """A layer of 8 channels between linear maps, with the stack's nonlinearity after it."""
+    """A layer of 8 channels between linear maps, with or without the stack's nonlinearity behind it."""
 
-    def __init__(self, make: partial) -> None:
+    def __init__(self, make: partial, mixed: bool) -> None:
         super().__init__()
-        self.into, self.layer = nn.Linear(2, 8), make(8, state_size=8, step_range=(0.1, 2.0))
-        self.out = nn.Sequential(nn.GELU(), nn.Linear(8, 16), nn.GLU(dim=-1), nn.Linear(8, 1))
+        self.into, self.layer = nn.Linear(1, 8), make(8, state_size=8, step_range=(0.1, 2.0))
+        mix = [nn.GELU(), nn.Linear(8, 16), nn.GLU(dim=-1)] if mixed else []
+        self.out = nn.Sequential(*mix, nn.Linear(8, 1))
 
     def forward(self, u: Tensor, gaps: Tensor) -> Tensor:
-        """Amounts (B, L)."""
+        """Occupied receptors (B, L)."""
         return self.out(self.layer(self.into(u), gaps)[0])[..., 0]
 
 
-def error_of(make: partial, seed: int, steps: int) -> float:
+def error_of(make: partial, mixed: bool, seed: int, steps: int) -> float:
     """Mean squared error on fresh series, as a part of the variance, after some steps of Adam."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    model = Around(make)
+    model = Around(make, mixed)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
-        u, gaps, amount = draw(32, 64, generator)
-        loss = nn.functional.mse_loss(model(u, gaps), amount)
+        u, gaps, occupied = draw(32, 64, generator)
+        loss = nn.functional.mse_loss(model(u, gaps), occupied)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    u, gaps, amount = draw(256, 64, generator)
+    u, gaps, occupied = draw(256, 64, generator)
     with torch.no_grad():
-        return (nn.functional.mse_loss(model(u, gaps), amount) / amount.var()).item()
+        return (nn.functional.mse_loss(model(u, gaps), occupied) / occupied.var()).item()
 
 
-def interaction(seeds: Sequence[int] = range(5), steps: int = 500) -> dict[str, np.ndarray]:
+def receptors(mixed: bool = False, seeds: Sequence[int] = range(5), steps: int = 500) -> dict[str, np.ndarray]:
     """Errors of each layer, one a seed, printed as they come."""
     found = {}
+    print(
+        "occupied receptors, with the nonlinearity behind the layer" if mixed else "occupied receptors, read linearly"
+    )
     for name, make in LAYERS.items():
-        found[name] = np.array([error_of(make, seed, steps) for seed in seeds])
+        found[name] = np.array([error_of(make, mixed, seed, steps) for seed in seeds])
         print(f"{name:14} part of the variance left: {found[name].mean():.4f} ({np.round(found[name], 4)})", flush=True)
     return found
 
 
-def records(seeds: Sequence[int] = range(8), epochs: int = 60) -> dict[str, np.ndarray]:
+def records(seeds: Sequence[int] = range(8), epochs: int = 40) -> dict[str, np.ndarray]:
     """Areas under the ROC curve for death in hospital from the first day, paired by seed."""
     models = {
         "lssl": partial(ctlssl.LSSLModel, multi_input=False, state_size=16),
-        "liquid": partial(LayerModel, layer="liquid", options={"state_size": 16, "method": "zoh"}),
+        "liquid, paper": partial(LayerModel, layer="liquid", options={"state_size": 16, "method": "zoh"}),
         "liquid, exact": partial(LayerModel, layer="liquid", options={"state_size": 16, "form": "exact"}),
     }
     training = ctlssl.Training(epochs=epochs)
@@ -111,7 +113,8 @@ def records(seeds: Sequence[int] = range(8), epochs: int = 60) -> dict[str, np.n
 
 def main() -> None:
     """Both experiments."""
-    interaction()
+    receptors()
+    receptors(mixed=True)
     records()
 
 

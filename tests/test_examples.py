@@ -1,6 +1,6 @@
 """The examples run, and show what they say."""
 
-from examples import convolutional_models, differential_equations, hippo_memory, recurrent_models, time_scales
+from examples import convolutional_models, differential_equations, hippo_memory, liquid, recurrent_models, time_scales
 
 
 def test_hippo_memory(tmp_path):
@@ -37,3 +37,10 @@ def test_time_scales(tmp_path):
     assert path.stat().st_size > 10_000
     assert found["log_loss after"] < found["log_loss before"]
     assert 0.1 < found["before"] < 1 and found["after"] != found["before"]
+
+
+def test_liquid():
+    found = liquid.receptors(seeds=(0,), steps=60)
+    assert found["liquid, exact"][0] < 0.7 * found["lssl"][0]
+    scores = liquid.records(seeds=(0,), epochs=1)
+    assert all(0 < values[0] <= 1 for values in scores.values())
