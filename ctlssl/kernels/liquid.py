@@ -7,6 +7,7 @@ rows between them again; where the graph of a backward pass is kept (create_grap
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ctlssl.kernels.liquid_twin import liquid_twin
 from ctlssl.kernels.operators import array, fused, operator, register_derivative
-from ctlssl.kernels.packing import STRIDE, checkpoints
+from ctlssl.kernels.packing import STRIDE, Sizes, joined, kept_numbers, sizes_of, split, unpack
 from ctlssl.kernels.thread_pool import run_tasks
 
 __all__ = ["liquid_bank"]
@@ -56,55 +57,63 @@ def liquid_bank(
     return _liquid(*given, keep)[:2]
 
 
-def _arrays(given: tuple[Any, ...]) -> tuple[tuple[int, ...], tuple[Any, ...], np.ndarray]:
-    """Sizes (L, H, n), what the loops read after them, and the state."""
+def _arrays(given: Sequence[Any], keep: bool) -> tuple[Sizes, tuple[Any, ...]]:
+    """The layout in lanes, and what the loops read after it."""
     u, kinds, steps, poles, B, C, D, x, alpha, exact_form, guard = given
+    sizes = sizes_of(*u.shape, 1, x.shape[2] // 2, 8, keep)
+    maps = (split(array(part.double()), sizes, np.dtype(float)) for part in (poles, B, C))
     kind = 2 if exact_form else 0 if alpha >= 0 else 1
-    wide = [array(part.double()).ravel() for part in (steps, poles, B, C, D)]
-    sizes = (*u.shape[1:], x.shape[2] // 2)
-    return sizes, (kind, alpha, guard, array(u.double()).ravel(), array(kinds).ravel(), *wide), array(x.double())
+    rows = (array(u.double()).ravel(), array(kinds).ravel(), array(steps.double()).ravel())
+    return sizes, (kind, alpha, guard, *rows, *maps, array(D.double()))
+
+
+def _rooms(sizes: Sizes, back: bool) -> tuple[np.ndarray, ...]:
+    """Places for the rows between two checkpoints: inputs, steps, numbers of channels, sums; adjoints and states."""
+    row = STRIDE * sizes.lanes
+    lengths = [row, row, STRIDE * max(sizes.together, 1), row]
+    lengths += [row, row, 4 * row, 2 * sizes.lanes] if back else []
+    return tuple(np.zeros(length) for length in lengths)
 
 
 def _run(*given: Any) -> tuple[Tensor, ...]:
-    from ctlssl.kernels.compiled_liquid import FACTORS, liquid_forward
+    from ctlssl.kernels.compiled_liquid import liquid_forward
 
     *given, keep = given
-    (L, H, n), rest, start = _arrays(tuple(given))
-    u, points, x = given[0], checkpoints(L, keep), start.flatten()
-    y, kept = np.zeros(u.numel()), np.empty(points * x.size)
+    sizes, rest = _arrays(given, keep)
+    u, x = given[0], given[7]
+    states = split(array(x.double()), sizes, np.dtype(float))
+    y, kept = np.zeros(u.numel()), np.empty(sizes.checkpoints * states.size)
 
     def kernel(first: int, last: int) -> None:
-        liquid_forward(first, last, np.zeros(FACTORS * n), L, H, n, *rest, x, y, kept, points)
+        liquid_forward(first, last, _rooms(sizes, False), sizes, *rest, states, y, kept)
 
-    run_tasks(kernel, len(u) * H, u.numel() * n * 4)
-    shown, end = torch.from_numpy(y).reshape(u.shape), torch.from_numpy(x).reshape(start.shape)
-    return shown.to(u.dtype), end.to(given[7].dtype), torch.from_numpy(kept)
+    run_tasks(kernel, sizes.series * sizes.blocks, u.numel() * sizes.pairs)
+    end = torch.from_numpy(joined(states, sizes, (sizes.series,)))
+    return torch.from_numpy(y).reshape(u.shape).to(u.dtype), end.to(x.dtype), torch.from_numpy(kept)
 
 
 def _fake(u, kinds, steps, poles, B, C, D, x, alpha, exact_form, guard, keep):  # noqa: ANN001, ANN202
-    kept = x.new_empty(checkpoints(u.shape[1], keep) * x.numel(), dtype=torch.float64)
+    kept = x.new_empty(kept_numbers(x.shape, u.shape[1], 8) if keep else 0, dtype=torch.float64)
     return u.new_empty(u.shape), x.new_empty(x.shape), kept
 
 
 def _run_adjoint(gy: Tensor, gend: Tensor, kept: Tensor, *given: Any) -> list[Tensor]:
-    from ctlssl.kernels.compiled_liquid import FACTORS
-    from ctlssl.kernels.compiled_liquid_adjoint import liquid_backward
+    from ctlssl.kernels.compiled_liquid_adjoint import SUMS, liquid_backward
 
     *given, _ = given
-    (L, H, n), rest, start = _arrays(tuple(given))
-    tasks, u, points = len(start) * H, given[0], checkpoints(L, True)
-    gx, back = array(gend.double()).flatten(), array(gy.double()).ravel()
-    gu, gsteps = np.zeros(u.numel()), np.zeros(u.numel())
-    gsums, gC, gD = np.zeros(tasks * 4 * n), np.zeros(tasks * 2 * n), np.zeros(tasks)
-    places = (array(kept), points, back, gx, gu, gsteps, gsums, gC, gD)
+    sizes, rest = _arrays(given, True)
+    u, series, vectors = given[0], sizes.series, sizes.blocks * sizes.vectors
+    gx, gD = split(array(gend.double()), sizes, np.dtype(float)), np.zeros((series, sizes.channels))
+    gu, gsteps, sums = np.zeros(u.numel()), np.zeros(u.numel()), np.zeros((series, vectors, SUMS, sizes.lanes))
+    places = (array(kept), array(gy.double()).ravel(), gx, gu, gsteps, sums.ravel(), gD.ravel())
 
     def kernel(first: int, last: int) -> None:
-        rooms = [np.zeros(size) for size in (FACTORS * n, (STRIDE + 1) * 2 * n, STRIDE * 2 * n, 2 * n)]
-        liquid_backward(first, last, tuple(rooms), L, H, n, *rest, *places)
+        liquid_backward(first, last, _rooms(sizes, True), sizes, *rest, *places)
 
-    run_tasks(kernel, tasks, u.numel() * n * 8)
-    gpoles, gB = np.split(gsums.reshape(-1, H, 4 * n).sum(0), 2, axis=1)  # (H, 2 n)
-    found = gu, gsteps, gpoles, gB, gC.reshape(-1, H, 2 * n).sum(0), gD.reshape(-1, H).sum(0), gx
+    run_tasks(kernel, series * sizes.blocks, 4 * u.numel() * sizes.pairs)
+    found = unpack(np.moveaxis(sums.sum(0), 1, 0), sizes)  # (SUMS, H, n)
+    maps = [np.concatenate([found[part], found[part + 1]], axis=-1) for part in (0, 2, 4)]  # (H, 2 n)
+    found = gu, gsteps, *maps, gD.sum(0), joined(gx, sizes, (series,))
     like = [given[k] for k in _DIFFERENTIABLE]
     return [torch.from_numpy(f.reshape(t.shape)).to(t.dtype) for f, t in zip(found, like, strict=True)]
 
