@@ -15,6 +15,7 @@ __all__ = [
     "LSSL",
     "EventLSSL",
     "LinearForm",
+    "LiquidKernelLSSL",
     "LiquidLSSL",
     "RecurrentLayer",
     "SignedLSSL",
