@@ -39,7 +39,7 @@ ROW = Row(
     notes=(
         "The layer whole: input map, discretization, scan, output map, feed-through; gradients of all parameters and "
         "of the input.",
-        "JAX: S5 from the paper's formulas, `jax.lax.associative_scan` under `vmap` over the batch, `value_and_grad`, "
+        "JAX: S5 from the paper's formulas, `jax.lax.associative_scan` under `vmap` over the batch, `vjp`, "
         "compiled before the clock starts, complex64. XLA takes a thread for each core that the process may use.",
         "s5-pytorch 0.2.1 takes a step factor for each row, and then forms a matrix for each row. 32 unpaired complex "
         "states stand against 64 real ones.",

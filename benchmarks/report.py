@@ -100,8 +100,9 @@ HOW = """\
 Each table is a process of its own. Its contenders take turns within a repetition, after warm-up runs that do not count;
 a ratio is formed within a repetition, and the tables show the median over repetitions and the range. A ratio says how
 many times the seconds or bytes of the reference a contender takes. Everything is float32; B series, L rows each, N real
-state dimensions of each system. Forward runs without recording gradients; forward + backward ends with the gradients of
-all parameters and of the input. Exponents are slopes of log(seconds) over log(size) by least squares, over the sizes
-printed. Peak memory is the high-water mark of resident memory (VmHWM) of a fresh process over one forward + backward,
+state dimensions of each system. Forward runs without recording gradients; forward + backward starts from a gradient of
+the outputs that is handed in and ends with those of all parameters and of the input. Exponents are slopes of
+log(seconds) over log(size) by least squares, over the sizes printed. Peak memory is
+the high-water mark of resident memory (VmHWM) of a fresh process over one forward + backward,
 less what was resident before it, plus the bytes of the inputs; the mark is reset after a warm-up at small sizes, so
 that imports and compiled code do not count."""

@@ -12,7 +12,7 @@ from ctlssl.agreement import views_agree
 from ctlssl.contract import Model, Prediction, Problem
 from ctlssl.discretization import METHODS, Discretization, exact, gbt
 from ctlssl.events import Events
-from ctlssl.layers import LSSL, EventLSSL
+from ctlssl.layers import LSSL, EventLSSL, LiquidLSSL, as_recurrence
 from ctlssl.model_state import ModelState
 from ctlssl.series import TimeSeries, gaps
 from ctlssl.state_matrices import DPLR, Dense, Diagonal, Quasiseparable, StateMatrix
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
-    from ctlssl.models import EventModel, LSSLModel
+    from ctlssl.models import EventModel, LayerModel, LSSLModel
     from ctlssl.packed_series import PackedSeries
+    from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
     from ctlssl.streaming import Stream
     from ctlssl.tables import from_arrays, from_long, from_wide, to_long, to_series
     from ctlssl.tasks import Examples, Normalizer, Task, prepare
@@ -42,6 +43,7 @@ _ON_FIRST_USE = {
     "models": "ctlssl.models",
     "EventModel": "ctlssl.models",
     "LSSLModel": "ctlssl.models",
+    "LayerModel": "ctlssl.models",
     "timescales": "ctlssl.half_lives",
     "Stream": "ctlssl.streaming",
     "PackedSeries": "ctlssl.packed_series",
@@ -65,6 +67,9 @@ _ON_FIRST_USE = {
     "evaluate": "ctlssl.training",
     "fit": "ctlssl.training",
     "predict": "ctlssl.training",
+    "PretrainingSettings": "ctlssl.pretraining",
+    "pretrain": "ctlssl.pretraining",
+    "transfer": "ctlssl.pretraining",
     "compare": "ctlssl.comparison",
     "testing": "ctlssl.testing",
 }
@@ -109,6 +114,8 @@ __all__ = [
     # layers and models
     "LSSL",
     "EventLSSL",
+    "LiquidLSSL",
+    "as_recurrence",
     "StepSize",
     "step_range_from_gaps",
     "timescales",
@@ -117,6 +124,7 @@ __all__ = [
     "Prediction",
     "ModelState",
     "LSSLModel",
+    "LayerModel",
     "EventModel",
     "Stream",
     "models",
@@ -145,6 +153,9 @@ __all__ = [
     "fit",
     "predict",
     "evaluate",
+    "PretrainingSettings",
+    "pretrain",
+    "transfer",
     "compare",
     # contracts, for layers and models of your own
     "testing",

@@ -217,25 +217,40 @@ STARTS: dict[str, Callable[[str, int], tuple[StateMatrix, Tensor]]] = {
 }
 
 
-def start(structure: str, measure: str, N: int) -> tuple[StateMatrix, Tensor]:
+def start(structure: str, measure: str, N: int, blocks: int = 1) -> tuple[StateMatrix, Tensor]:
     """Initial state matrix of a structure, and its input vector.
 
     Args:
         structure: "dense", "diagonal", "dplr" or "quasiseparable".
         measure: "legs", "legt", "lagt", "fourier" (not quasiseparable); for diagonal also "lin", "inv", "real".
         N: state size, even for the structures that store conjugate pairs.
+        blocks: J equal starts of size N / J side by side, as in S5; of a diagonal A.
 
     Returns:
         The state matrix and B (N,), float64.
 
     Raises:
-        ValueError: for a pair that does not exist, naming those that do.
+        ValueError: for a pair that does not exist, naming those that do, or blocks that do not fit.
+
+    References:
+        Smith, Warrington, Linderman (2023), Simplified state space layers for sequence modeling, arXiv:2208.04933, for
+        the blocks.
 
     Example:
         >>> A, B = start("dplr", "legs", 8)
         >>> type(A).__name__, tuple(B.shape)
         ('DPLR', (8,))
+        >>> start("diagonal", "lin", 8, blocks=2)[0].imag
+        tensor([0.0000, 3.1416, 0.0000, 3.1416], dtype=torch.float64)
     """
     if structure not in STARTS:
         raise ValueError(f"no structure {structure!r}; there are {', '.join(STARTS)}")
-    return STARTS[structure](measure, N)
+    if blocks == 1:
+        return STARTS[structure](measure, N)
+    if structure != "diagonal":
+        raise ValueError(f"only a diagonal A starts in blocks; found {blocks} blocks and structure {structure!r}")
+    if blocks < 1 or N % (2 * blocks):
+        raise ValueError(f"{blocks} blocks of conjugate pairs need N to be a multiple of {2 * blocks}; found N = {N}")
+    A, B = diagonal(measure, N // blocks)
+    parts = [part.repeat(blocks) for part in (A.real, A.imag, *B.chunk(2))]  # (N/2,) each
+    return Diagonal(*parts[:2]), torch.cat(parts[2:])

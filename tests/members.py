@@ -10,6 +10,7 @@ import torch
 
 from ctlssl.baselines import BASELINES
 from ctlssl.contract import Model, Problem
+from ctlssl.layers import FAMILY
 from ctlssl.models import MODELS
 from ctlssl.series import TimeSeries
 
@@ -21,7 +22,7 @@ class Member:
     """A class under contract.
 
     Args:
-        build: the class.
+        build: the class, or what builds one.
         options: of its constructor.
         neighbours: how far one series may move when the batch around it changes, relative to the largest output;
             more than rounding only for a solver that chooses its steps for the whole batch.
@@ -51,9 +52,18 @@ ADAPTIVE = {
     for name in ("ode_rnn", "neural_cde")
 }
 MEMBERS = {name: Member(build) for name, build in {**MODELS, **BASELINES}.items()} | ADAPTIVE
-EVERY_MEMBER = [pytest.param(member, id=name) for name, member in MEMBERS.items()]
+
+
+def marks(name):
+    """Stacks of the family differ in their layer alone, which `test_family` holds to its contract: all else is slow."""
+    return (pytest.mark.slow,) if name in FAMILY else ()
+
+
+EVERY_MEMBER = [pytest.param(member, id=name, marks=marks(name)) for name, member in MEMBERS.items()]
 EVERY_PROBLEM = [
-    pytest.param(member, kind, id=f"{name}-{kind}") for name, member in MEMBERS.items() for kind in PROBLEMS
+    pytest.param(member, kind, id=f"{name}-{kind}", marks=marks(name))
+    for name, member in MEMBERS.items()
+    for kind in PROBLEMS
 ]
 
 

@@ -1,6 +1,21 @@
 """The examples run, and show what they say."""
 
-from examples import convolutional_models, differential_equations, hippo_memory, liquid, recurrent_models, time_scales
+import pytest
+
+from ctlssl.layers import FAMILY
+from examples import (
+    convolutional_models,
+    differential_equations,
+    hippo_memory,
+    liquid,
+    one_form,
+    oscillators,
+    outliers,
+    pretraining,
+    recurrent_models,
+    state_tracking,
+    time_scales,
+)
 
 
 def test_hippo_memory(tmp_path):
@@ -44,3 +59,53 @@ def test_liquid():
     assert found["liquid, exact"][0] < 0.8 * found["lssl"][0]
     scores = liquid.records(seeds=(0,), epochs=1)
     assert all(0 < values[0] <= 1 for values in scores.values())
+
+
+def test_outliers():
+    found = outliers.main(epochs=2, seeds=1)
+    for kind in outliers.NORMS:
+        moved = [found[f"huber, {kind}, outputs {size:g}"] for size in outliers.SIZES]
+        assert max(moved) < found[f"huber, {kind}, bound"] and moved[2] == pytest.approx(moved[1], rel=1e-2)
+        assert found[f"squared, {kind}, outputs 1e+06"] > 900 * found[f"squared, {kind}, outputs 1000"]
+        assert found[f"huber, {kind}, forecasts 1e+06"] < 0.1 and found[f"huber, {kind}, not read again"] > 100
+    assert found["squared, without norms, forecasts 1e+06"] > 900 * found["squared, without norms, forecasts 1000"]
+    assert found["squared, without norms, forecasts 1e+06"] > 1000 * found["huber, without norms, forecasts 1e+06"]
+    assert found["squared, as built, forecasts 1e+06"] < 0.1
+
+
+def test_one_form():
+    found = one_form.main(rows=20)
+    assert set(FAMILY) | {"LSSL", "linear attention", "S6"} <= set(found)
+    assert all(row.get("error", 0.0) < 1e-11 for row in found.values())
+    assert found["linear attention"]["radius"] == pytest.approx(1.0)
+    assert found["  with a rate of 0.3"]["lag 16"] < found["linear attention"]["lag 16"] / 4
+
+
+def test_pretraining(capsys):
+    found = pretraining.main(seeds=1, epochs=2)
+    assert found["gain"] == pytest.approx(found["pretrained"] - found["scratch"])
+    assert min(found["scratch"], found["pretrained"]) > 0.75
+    out = capsys.readouterr().out
+    assert all(f"{name:14s} loss" in out for name in pretraining.OBJECTIVES)
+
+
+def test_state_tracking():
+    found = state_tracking.main(steps=200, seeds=1, tasks=("parity",))
+    assert min(found["parity, signed"]) > 0.9 and max(found["parity, positive"]) < 0.6
+
+
+@pytest.mark.slow
+def test_state_tracking_at_length():
+    found = state_tracking.main(tasks=("parity", "S3"))
+    for task, chance in (("parity", 1 / 2), ("S3", 1 / 6)):
+        assert min(found[f"{task}, signed"]) > 0.99
+        assert max(found[f"{task}, positive"]) < chance + 0.1
+
+
+def test_oscillators():
+    found = oscillators.main(60, seeds=1, names=("LinOSS exact", "LinOSS implicit-explicit"))
+    ((soon, late),) = found["best"]
+    assert 0.02 < soon < 0.07 and 0.02 < late < 0.07
+    ((soon, late),) = found["LinOSS exact"]
+    assert soon < 1 and late < 1.1
+    assert not found["LinOSS implicit-explicit"]

@@ -182,6 +182,22 @@ def test_diagonal_starts_are_the_normal_parts(measure):
         np.testing.assert_allclose(actual, expected, atol=1e-10 * (B @ B))
 
 
+@pytest.mark.parametrize("measure", ["legs", "fourier", "inv"])
+def test_blocks_repeat_the_smaller_start(measure):
+    """Poles, and the answer of all states to the input vector, are those of the small system, J times."""
+    (small, b), (A, B) = hippo.start("diagonal", measure, 6), hippo.start("diagonal", measure, 24, blocks=4)
+    assert torch.equal(A.poles, small.poles.repeat(4)) and B.shape == (24,)
+    one, all_four = torch.linalg.solve(small.to_dense(), b), torch.linalg.solve(A.to_dense(), B)
+    expected = torch.cat([part.repeat(4) for part in one.chunk(2)])  # real parts of all blocks come first
+    assert torch.allclose(all_four, expected, rtol=1e-12)
+    if measure == "legs":
+        whole, P = hippo.legs(6)[0], hippo.low_rank_correction("legs", 6)
+        truth = np.linalg.eigvals((whole + P @ P.mT).numpy())
+        found = np.linalg.eigvals(A.to_dense().numpy())
+        order = [np.lexsort((values.real.round(6), values.imag.round(6))) for values in (truth, found)]
+        assert np.abs(found[order[1]] - truth[order[0]].repeat(4)).max() < 1e-10
+
+
 @pytest.mark.parametrize(
     ("structure", "measure"), [(name, measure) for name, s in STRUCTURES.items() for measure in s.measures]
 )
@@ -211,6 +227,11 @@ def test_what_does_not_exist_is_refused_with_what_does():
             hippo.start(structure, "lin", 4)
     with pytest.raises(ValueError, match="lin, inv, real"):
         hippo.start("diagonal", "chebyshev", 4)
+    with pytest.raises(ValueError, match="only a diagonal A starts in blocks; found 2 blocks and structure 'dplr'"):
+        hippo.start("dplr", "legs", 8, blocks=2)
+    for blocks in (0, 3):
+        with pytest.raises(ValueError, match="need N to be a multiple of"):
+            hippo.start("diagonal", "legs", 8, blocks=blocks)
     with pytest.raises(ValueError, match="rank 2.*rank 1"):
         hippo.start("quasiseparable", "fourier", 4)
     for call in (

@@ -49,6 +49,19 @@ def arithmetic(a, b, c, out):
     simd.store(out[10], 0, simd.square_root(z * z))
 
 
+@in_lanes
+def fetched(numbers):
+    there = simd.pointer(numbers)
+    for place in (0, len(numbers), -(2**40), 2**40):
+        simd.fetch(there, place)
+    return there[0]
+
+
+@PRECISIONS
+def test_memory_may_be_asked_for_anywhere(dtype):
+    assert fetched(np.ones(3, dtype)) == 1
+
+
 @PRECISIONS
 def test_lane_by_lane(dtype):
     """Against numpy and fractions, to the last bit but for the sums."""

@@ -40,6 +40,20 @@ def test_loops_are_their_twin(form, hold, rule):
         assert_close(results(form, cast(given, torch.float32)), expected, 1e-5, 1e-4)
 
 
+@pytest.mark.parametrize(("length", "channels"), [(64, 16), (130, 7), (200, 33)])
+@pytest.mark.parametrize("hold", ["next", "previous", "linear"])
+@BOTH
+def test_whole_records_and_long_silences(form, hold, length, channels):
+    """A series without padding; one whose middle is queries alone, past a checkpoint; one that is padding there."""
+    rng = generator("whole", form, hold, length, channels)
+    given = arguments(rng, form, hold, "exact", 3, length, 5, channels)
+    given[3] = torch.ones_like(given[3])
+    given[3][1, 20:-20], given[3][2, 20:-20] = 2, 0
+    expected = twin(form, given)
+    assert_close(results(form, given), expected, 1e-11)
+    assert_close(results(form, cast(given, torch.float32)), expected, 1e-5, 1e-4)
+
+
 @pytest.mark.parametrize("rule", ["exact", "gbt(0.5)"])
 @pytest.mark.parametrize("hold", ["next", "linear"])
 @BOTH

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ctlssl import hippo
+from ctlssl.layers import LSSL
 from ctlssl.layers.view_choice import crossover_length
 from ctlssl.views import Integration
 from tests.contracts import (
@@ -237,3 +238,33 @@ def test_gradients_at_the_start():
         layer(u, dt)[0].square().sum().backward()
         for name, parameter in layer.named_parameters():
             assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_blocks_are_small_systems_side_by_side():
+    """The outputs of S5's start are the sum of those of J layers of N / J states, each with its part of the maps."""
+    J, N, H = 3, 12, 2
+    options = {"structure": "diagonal", "method": "zoh", "multi_input": True}
+    layer = LSSL(H, N, blocks=J, **options).double()
+    u, dt = layer_batch(generator("blocks"), 2, 9, channels=H)
+    y, _ = layer(u, dt)
+    total = torch.zeros_like(y)
+    for j in range(J):
+        small = LSSL(H, N // J, **options).double()
+        assert torch.equal(small.A_frequency, layer.A_frequency[: N // (2 * J)])
+        pairs = torch.arange(j * N // (2 * J), (j + 1) * N // (2 * J))
+        states = torch.cat([pairs, pairs + N // 2])
+        with torch.no_grad():
+            small.log_step.copy_(layer.log_step[pairs])
+            small.B.copy_(layer.B[states])
+            small.C.copy_(layer.C[:, states])
+            small.D.copy_(layer.D / J)
+        total = total + small(u, dt)[0]
+    assert (total - y).abs().max() < 1e-12 * y.abs().max()
+    assert layer.extra_repr().endswith("blocks=3")
+    for wrong, said in (
+        ({"multi_input": False}, "two equal poles that read one input"),
+        ({"structure": "dplr"}, "only a diagonal A starts in blocks"),
+        ({"blocks": 5}, "need N to be a multiple of 10; found N = 12"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            LSSL(H, N, **({"blocks": J} | options | wrong))

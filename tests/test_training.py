@@ -11,6 +11,7 @@ import torch
 from ctlssl.layers import LSSL
 from ctlssl.tasks import Examples
 from ctlssl.training import Training, evaluate, fit, predict
+from ctlssl.training.fitting import shuffled
 from ctlssl.training.optimization import parameter_groups
 from tests import toys
 
@@ -99,6 +100,33 @@ class TestFit:
         history = fit(model, examples, examples, Training(epochs=2, batch_size=16))
         assert history.evaluations_per_epoch == 9  # three batches, three evaluations each
         assert len(history.seconds) == 2 and all(seconds > 0 for seconds in history.seconds)
+
+    def test_batches_made_anew_and_a_measure_of_ones_own(self):
+        problem, examples = toys.regression(seed=14)
+        plan = Training(epochs=6, batch_size=16, seed=3)
+        order, measured = torch.Generator().manual_seed(plan.seed), [3.0, 2.0, 5.0, 4.0, 6.0, 7.0]
+
+        def batches(epoch):
+            for index in shuffled(examples.series.lengths, plan.batch_size, order):
+                yield examples.select(index)
+
+        models, histories = [built(problem, dtype=torch.float64) for _ in range(2)], []
+        for model, part in zip(models, (examples, batches), strict=True):
+            histories.append(fit(model, part, training=plan))
+        assert torch.equal(weights(models[0]), weights(models[1]))
+        assert histories[0].train_loss == histories[1].train_loss
+
+        short = built(problem, dtype=torch.float64)
+        fit(short, examples, training=Training(epochs=2, batch_size=16, seed=3))
+        model = built(problem, dtype=torch.float64)
+        history = fit(model, examples, measured.__getitem__, plan)
+        assert history.valid_loss == tuple(measured) and history.best_epoch == 1
+        assert torch.equal(weights(model), weights(short))
+
+    def test_an_epoch_without_a_target_has_no_loss(self):
+        problem, _ = toys.regression(seed=15)
+        history = fit(built(problem), lambda epoch: [], training=Training(epochs=2))
+        assert all(math.isnan(loss) for loss in history.train_loss)
 
     def test_series_that_are_shuffled_train_as_well(self):
         problem, examples = toys.classification(seed=8)

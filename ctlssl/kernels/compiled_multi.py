@@ -1,7 +1,8 @@
 """One diagonal system with many inputs and outputs: B u, discretize, step, C x + D u, a tile of rows at a time.
 
 A task is a series. Its tiles of STRIDE rows stay in the nearest memory: B u, states and outputs of the whole series
-are never stored. Row 0 of a tile of inputs is the observation before the tile, which a hold may need.
+are never stored. Row 0 of a tile of B u belongs to the observation before the tile, which a hold may need. Inputs are
+read where they are, and are asked for a tile ahead; only tiles with padding are copied.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from ctlssl.kernels.compiled_diagonal import (
 )  # fmt: skip
 from ctlssl.kernels.compiled_exponential import second_order
 from ctlssl.kernels.compiled_pairs import keep, pair, plus, scaled, times
-from ctlssl.kernels.compiled_product import add_product, clear
+from ctlssl.kernels.compiled_product import add_product, add_product_fetching, clear
 from ctlssl.kernels.compiled_simd import as_number, lanes, load, pointer, store
 
-__all__ = ["drive", "earlier_row", "multi_forward", "read_inputs", "run"]
+__all__ = ["drive", "drive_tile", "earlier_row", "in_place", "multi_forward", "run"]
 
 
 @compiled(inline=True)
@@ -81,17 +82,51 @@ def run(
 
 
 @compiled(inside=True)
-def read_inputs(target, width, u, start, H, kinds, before, first_row, b, row, rows):
-    """The inputs of a tile, zeros for padding, after those of the observation before it."""
-    earlier = before[first_row + row]
-    for h in range(H):
-        target[h] = u[(first_row + earlier) * H + h] if earlier >= 0 else start[b * H + h]
+def in_place(room, width, numbers, kinds, H, first, rows):
+    """Pointer, place and distance of rows of H numbers: where they are or, if some are padding, cleared in `room`."""
     for k in range(rows):
-        if kinds[first_row + row + k] == 0:
-            clear(target, (k + 1) * width, width // lanes(target))
+        if kinds[first + k] == 0:
+            break
+    else:
+        return numbers, first * H, H
+    for k in range(rows):
+        if kinds[first + k] == 0:
+            clear(room, k * width, width // lanes(room))
         else:
             for h in range(H):
-                target[(k + 1) * width + h] = u[(first_row + row + k) * H + h]
+                room[k * width + h] = numbers[(first + k) * H + h]
+    return room, 0, width
+
+
+@compiled(inside=True)
+def inputs_before(u, start, before, first_row, b, row, H):
+    """Pointer and place of the inputs of the observation before a row."""
+    earlier = before[first_row + row]
+    if earlier < 0:
+        return start, b * H
+    return u, (first_row + earlier) * H
+
+
+@compiled(inside=True)
+def drive_tile(
+    driven, half, into, room, width, u, start, held, before, b, following, kinds, H, first_row, row, rows
+):  # fmt: skip
+    """B u of a tile and, where a hold reads it, of the observation before; memory is asked for rows `following`.
+
+    Returns:
+        pointer, place and distance of the inputs of the tile, pointer and place of those of the observation before.
+    """
+    every = half // lanes(u) * 2
+    a, at, apart = in_place(room, width, u, kinds, H, first_row + row, rows)
+    earlier, place = inputs_before(u, start, before, first_row, b, row, H)
+    clear(driven, 0, (rows + 1) * every)
+    if held:
+        add_product(driven, 0, 2 * half, 1, every, earlier, place, H, 1, into, 0, 2 * half, H)
+    add_product_fetching(
+        driven, 2 * half, 2 * half, rows, every, a, at, apart, 1, into, 0, 2 * half, H,
+        u, (first_row + following) * H, H,
+    )  # fmt: skip
+    return a, at, apart, earlier, place
 
 
 @compiled
@@ -106,13 +141,14 @@ def multi_forward(
     before, x, y, kept = pointer(before), pointer(x), pointer(y), pointer(checkpoints)
     W, H, L, every = lanes(u), sizes.channels, sizes.rows, sizes.vectors
     half, width = every * W, -(-H // W) * W
-    ramp, kick = hold[1] != 0 or hold[3] != 0, hold[4] != 0
+    ramp, kick, held = hold[1] != 0 or hold[3] != 0, hold[4] != 0, hold[0] != 0 or hold[1] != 0
     for b in range(first, last):
         for row in range(0, L, STRIDE):
             rows, first_row = min(STRIDE, L - row), b * L
-            read_inputs(inputs, width, u, start, H, kinds, before, first_row, b, row, rows)
-            clear(driven, 0, (rows + 1) * 2 * every)
-            add_product(driven, 0, 2 * half, rows + 1, 2 * every, inputs, 0, width, 1, into, 0, 2 * half, H)
+            a, at, apart, _, _ = drive_tile(
+                driven, half, into, inputs, width, u, start, held, before, b, row + STRIDE, kinds, H, first_row, row,
+                rows,
+            )  # fmt: skip
             for vector in range(every):
                 place = (b * every + vector) * 2 * W
                 if sizes.checkpoints:
@@ -123,9 +159,15 @@ def multi_forward(
                     first_row, row, rows, x, place, room, shown, room, True,
                 )  # fmt: skip
             clear(results, 0, rows * (width // W))
-            add_product(results, 0, width, rows, width // W, shown, 0, 2 * half, 1, out, 0, width, 2 * half)
+            add_product_fetching(
+                results, 0, width, rows, width // W, shown, 0, 2 * half, 1, out, 0, width, 2 * half,
+                y, (first_row + row) * H, H,
+            )  # fmt: skip
             for k in range(rows):
-                if kinds[first_row + row + k] != 0:
+                place = (first_row + row + k) * H
+                if kinds[first_row + row + k] == 0:
                     for h in range(H):
-                        found = results[k * width + h] + D[h] * inputs[(k + 1) * width + h]
-                        y[(first_row + row + k) * H + h] = found
+                        y[place + h] = 0
+                else:
+                    for h in range(H):
+                        y[place + h] = results[k * width + h] + D[h] * a[at + k * apart + h]

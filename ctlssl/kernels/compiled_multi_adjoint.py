@@ -23,9 +23,9 @@ from ctlssl.kernels.compiled_diagonal import (
     slope,
     small,
 )  # fmt: skip
-from ctlssl.kernels.compiled_multi import drive, earlier_row, read_inputs, run
+from ctlssl.kernels.compiled_multi import drive, drive_tile, earlier_row, in_place, run
 from ctlssl.kernels.compiled_pairs import added, conjugate_times, keep, pair, plus, real_part, scaled, times
-from ctlssl.kernels.compiled_product import add_product, clear
+from ctlssl.kernels.compiled_product import add_product, add_product_fetching, clear
 from ctlssl.kernels.compiled_simd import as_number, lanes, load, pointer, store, total
 
 __all__ = ["multi_backward"]
@@ -126,31 +126,47 @@ def _back(
 
 
 @compiled(inside=True)
-def _read_adjoints(target, width, gy, H, kinds, first_row, row, rows):
-    """The adjoints of the outputs of a tile, zeros for padding."""
-    for k in range(rows):
-        if kinds[first_row + row + k] == 0:
-            clear(target, k * width, width // lanes(target))
-        else:
-            for h in range(H):
-                target[k * width + h] = gy[(first_row + row + k) * H + h]
+def _read_adjoints(gshown, half, out_back, room, width, gy, kinds, H, first_row, row, rows):
+    """Adjoints of what a tile shows; where those of its outputs are, as pointer, place and distance."""
+    every = half // lanes(gy) * 2
+    g, at, apart = in_place(room, width, gy, kinds, H, first_row + row, rows)
+    clear(gshown, 0, rows * every)
+    add_product_fetching(
+        gshown, 0, 2 * half, rows, every, g, at, apart, 1, out_back, 0, 2 * half, H,
+        gy, (first_row + row - STRIDE) * H, H,
+    )  # fmt: skip
+    return g, at, apart
 
 
 @compiled(inside=True)
-def _collect(gu, gstart, gD, slot, ginputs, inputs, results, D, width, H, kinds, before, first_row, b, row, rows):
-    """Adjoints of the inputs of a tile and of the one before it, and sums for D."""
+def _through_B(ginputs, gdriven, half, into_back, width, gu, before, last, H, first_row, row, rows):
+    """Adjoints of the inputs of a tile, with what the tile after it left for the last observation in or before it."""
+    vectors, carried = width // lanes(ginputs), (STRIDE + 1) * width
+    clear(ginputs, 0, (rows + 1) * vectors)
+    if not last:
+        place = earlier_row(before, first_row, row, rows) * width
+        for h in range(width):
+            ginputs[place + h] = ginputs[carried + h]
+    add_product_fetching(
+        ginputs, 0, width, rows + 1, vectors, gdriven, 0, 2 * half, 1, into_back, 0, width, 2 * half,
+        gu, (first_row + row) * H, H,
+    )  # fmt: skip
+    for h in range(width):
+        ginputs[carried + h] = ginputs[h]
+
+
+@compiled(inside=True)
+def _collect(gu, gD, slot, ginputs, a, at, apart, g, gat, gapart, D, width, kinds, H, first_row, row, rows):
+    """Adjoints of the inputs of a tile, zeros for padding, and sums for D."""
     for k in range(rows):
-        if kinds[first_row + row + k] != 0:
+        place, of_u, of_y, next_at = (first_row + row + k) * H, at + k * apart, gat + k * gapart, (k + 1) * width
+        if kinds[first_row + row + k] == 0:
             for h in range(H):
-                through = D[h] * results[k * width + h]
-                gu[(first_row + row + k) * H + h] += ginputs[(k + 1) * width + h] + through
-                gD[slot * width + h] += results[k * width + h] * inputs[(k + 1) * width + h]
-    earlier = before[first_row + row]
-    for h in range(H):
-        if earlier >= 0:
-            gu[(first_row + earlier) * H + h] += ginputs[h]
+                gu[place + h] = 0
         else:
-            gstart[b * H + h] += ginputs[h]
+            for h in range(H):
+                gu[place + h] = ginputs[next_at + h] + D[h] * g[of_y + h]
+                gD[slot * width + h] += g[of_y + h] * a[of_u + h]
 
 
 @compiled
@@ -173,18 +189,17 @@ def multi_backward(
     sums, gB, gC, gD = pointer(sums), pointer(gB), pointer(gC), pointer(gD)
     W, H, L, every = lanes(u), sizes.channels, sizes.rows, sizes.vectors
     half, width = every * W, -(-H // W) * W
-    ramp, kick = hold[1] != 0 or hold[3] != 0, hold[4] != 0
+    ramp, kick, held = hold[1] != 0 or hold[3] != 0, hold[4] != 0, hold[0] != 0 or hold[1] != 0
     for slot in range(first, last):
         for b in range(slot, sizes.series, slots):
             for row in range((L - 1) // STRIDE * STRIDE, -1, -STRIDE):
                 rows, first_row, at = min(STRIDE, L - row), b * L, slot * width * 2 * half
-                read_inputs(inputs, width, u, start, H, kinds, before, first_row, b, row, rows)
-                _read_adjoints(results, width, gy, H, kinds, first_row, row, rows)
-                clear(driven, 0, (rows + 1) * 2 * every)
-                add_product(driven, 0, 2 * half, rows + 1, 2 * every, inputs, 0, width, 1, into, 0, 2 * half, H)
+                given = (kinds, H, first_row, row, rows)
+                a, place, apart, c, earlier = drive_tile(
+                    driven, half, into, inputs, width, u, start, held, before, b, row - STRIDE, *given
+                )
+                g, gplace, gapart = _read_adjoints(gshown, half, out_back, results, width, gy, *given)
                 clear(shown, 0, rows * 2 * every)
-                clear(gshown, 0, rows * 2 * every)
-                add_product(gshown, 0, 2 * half, rows, 2 * every, results, 0, width, 1, out_back, 0, 2 * half, H)
                 clear(gdriven, 0, (rows + 1) * 2 * every)
                 for vector in range(every):
                     base, mode = vector * SLOTS * W, (alpha, ramp, kick, stills[vector] and not kick)
@@ -201,11 +216,11 @@ def multi_backward(
                     )  # fmt: skip
                     for j in range(size):
                         sums[(slot * every + vector) * size + j] += found[j]
-                clear(ginputs, 0, (rows + 1) * (width // W))
-                add_product(
-                    ginputs, 0, width, rows + 1, width // W, gdriven, 0, 2 * half, 1, into_back, 0, width, 2 * half
-                )
-                add_product(gB, at, 2 * half, H, 2 * every, inputs, 0, 1, width, gdriven, 0, 2 * half, rows + 1)
-                add_product(gC, at, 2 * half, H, 2 * every, results, 0, 1, width, shown, 0, 2 * half, rows)
-                given = (D, width, H, kinds, before, first_row, b, row, rows)
-                _collect(gu, gstart, gD, slot, ginputs, inputs, results, *given)
+                _through_B(ginputs, gdriven, half, into_back, width, gu, before, row + rows == L, *given[1:])
+                if held:
+                    add_product(gB, at, 2 * half, H, 2 * every, c, earlier, 1, H, gdriven, 0, 2 * half, 1)
+                add_product(gB, at, 2 * half, H, 2 * every, a, place, 1, apart, gdriven, 2 * half, 2 * half, rows)
+                add_product(gC, at, 2 * half, H, 2 * every, g, gplace, 1, gapart, shown, 0, 2 * half, rows)
+                _collect(gu, gD, slot, ginputs, a, place, apart, g, gplace, gapart, D, width, *given)
+            for h in range(H):  # before the first row there is no observation of the series
+                gstart[b * H + h] = ginputs[h]

@@ -10,9 +10,9 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ctlssl.kernels.compilation import compiled
-from ctlssl.kernels.compiled_simd import Vector, fused_product, lanes, load, splat, store, vector_pointer
+from ctlssl.kernels.compiled_simd import Vector, fetch, fused_product, lanes, load, splat, store, vector_pointer
 
-__all__ = ["add_product", "clear"]
+__all__ = ["add_product", "add_product_fetching", "clear"]
 
 _ROWS, _VECTORS = 4, 4
 
@@ -86,12 +86,22 @@ def add_product(out, place, apart, rows, vectors, a, at, by_row, by_k, m, start,
 
     Element (r, k) of a stands at `at` + r by_row + k by_k; rows of out and m stand so far apart.
     """
+    add_product_fetching(out, place, apart, rows, vectors, a, at, by_row, by_k, m, start, m_apart, count, out, 0, 0)
+
+
+@compiled(inside=True)
+def add_product_fetching(
+    out, place, apart, rows, vectors, a, at, by_row, by_k, m, start, m_apart, count, later, later_at, later_apart
+):
+    """The same; on the way memory is asked for what comes later, rows of so many numbers, as many as of out."""
     if count == 0:
         return
     W = lanes(m)
     whole, blocks = rows // _ROWS * _ROWS, vectors // _VECTORS * _VECTORS
     for r in range(0, whole, _ROWS):
         o, left = place + r * apart, at + r * by_row
+        for j in range(r * later_apart, (r + _ROWS) * later_apart, W):
+            fetch(later, later_at + j)
         for v in range(0, blocks, _VECTORS):
             _many(out, o + v * W, apart, a, left, by_row, by_k, m, start + v * W, m_apart, count)
         for v in range(blocks, vectors):

@@ -17,7 +17,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 __all__ = [
-    "BYTES", "as_number", "clipped", "exponent", "flipped", "fma", "lanes", "larger", "load",
+    "BYTES", "as_number", "clipped", "exponent", "fetch", "flipped", "fma", "lanes", "larger", "load",
     "multiply_add", "nearest", "pointer", "polynomial", "power_of_two", "product", "splat", "store",
     "Vector", "fused_product", "square_root", "total", "totals", "vector_pointer", "where_positive", "where_zero",
 ]  # fmt: skip
@@ -261,6 +261,20 @@ def store(typing: Any, array: Any, place: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), lower
+
+
+@intrinsic
+def fetch(typing: Any, numbers: Any, place: Any) -> Any:
+    """Ask for the memory around a place after a pointer, wherever that leads; nobody waits for it."""
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        flag, there = ir.IntType(32), builder.bitcast(builder.gep(args[0], [args[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [there.type, flag, flag, flag])
+        read, near, data = flag(0), flag(3), flag(1)
+        builder.call(builder.module.declare_intrinsic("llvm.prefetch", [there.type], kind), [there, read, near, data])
+        return context.get_dummy_value()
+
+    return types.void(numbers, types.intp), lower
 
 
 @intrinsic

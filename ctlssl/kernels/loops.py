@@ -148,7 +148,7 @@ def _tiles(sizes: Sizes, width: int, dtype: np.dtype, back: bool) -> tuple[np.nd
     """Places for a tile: inputs, B u, states, outputs, phases; then a vector kept, its state and sums; adjoints."""
     W, states = sizes.lanes, 2 * sizes.vectors * sizes.lanes
     lengths = [(STRIDE + 1) * width, (STRIDE + 1) * states, STRIDE * states, STRIDE * width, 3 * W]
-    adjoints = [STRIDE * states, (STRIDE + 1) * states, (STRIDE + 1) * width]
+    adjoints = [STRIDE * states, (STRIDE + 1) * states, (STRIDE + 2) * width]
     lengths += [STRIDE * TRACE * W, 2 * W, FOUND * W, *adjoints] if back else []
     return tuple(np.zeros(length, dtype) for length in lengths)
 
@@ -162,7 +162,7 @@ def multi(a: SimpleNamespace, keep: bool) -> tuple[np.ndarray, ...]:
     """
     sizes, width, into, out, fixed, after = _multi_arrays(a, keep)
     dtype, one = a.u.dtype, sizes._replace(channels=1)
-    x, y = split(a.x, one, dtype), np.zeros(a.u.size, dtype)
+    x, y = split(a.x, one, dtype), np.empty(a.u.size, dtype)
     kept = np.empty(sizes.checkpoints * x.size, dtype)
     turned = a.once("turned", lambda: _turned(out, width))
     given = (*fixed, into.ravel(), turned.ravel(), *after)
@@ -179,7 +179,7 @@ def multi_adjoint(a: SimpleNamespace, kept: np.ndarray, gy: np.ndarray, gend: np
     """Adjoints of u, start, gaps, poles, B (2 n, H), C (H, 2 n), D and x; of gaps empty where nobody asks."""
     sizes, width, into, out, fixed, after = _multi_arrays(a, True)
     dtype, slots, one = a.u.dtype, min(sizes.series, _SLOTS), sizes._replace(channels=1)
-    gx, gu, gstart = split(gend, one, dtype), np.zeros(a.u.size, dtype), np.zeros(a.start.size, dtype)
+    gx, gu, gstart = split(gend, one, dtype), np.empty(a.u.size, dtype), np.zeros(a.start.size, dtype)
     ggaps = np.zeros((sizes.vectors, *a.gaps.shape) if clocked else (1, 1, 0))
     sums = np.zeros((slots, sizes.vectors, FOUND, sizes.lanes))
     gB, gC = (np.zeros((slots, width, into.shape[1]), dtype) for _ in range(2))

@@ -54,3 +54,31 @@ class LinearForm:
             h = (self.transition[:, k] @ h[..., None] + self.drive[:, k] @ now)[..., 0]  # (B, S)
             outputs.append((self.read[:, k] @ h[..., None] + self.feed[:, k] @ now)[..., 0])
         return torch.stack(outputs, dim=1) if outputs else u.new_zeros(len(u), 0, self.read.shape[2])
+
+    def spectral_radius(self) -> Tensor:
+        """The largest |eigenvalue| of each row's L_i, (B, L)."""
+        return torch.linalg.eigvals(self.transition).abs().amax(-1)
+
+    def influence(self, lag: int) -> Tensor:
+        """How far the input of a row reaches: the largest singular value of C_i L_i ... L_{j+1} B_j at j = i - lag.
+
+        At lag 0 this is C_i B_i + D_i. The matrices are those of this batch: what an input changes in the matrices of
+        later rows, where they depend on it or on the state, is not in it.
+
+        Args:
+            lag: rows between the input and the output.
+
+        Returns:
+            (B, L - lag), for every row i that has one `lag` rows before it.
+
+        Raises:
+            ValueError: a lag that no two rows have.
+        """
+        rows = self.drive.shape[1]
+        if not 0 <= lag < rows:
+            raise ValueError(f"lag needs to lie between 0 and {rows - 1}; found {lag}")
+        reached = self.drive[:, : rows - lag]  # (B, L - lag, S, H)
+        for k in range(1, lag + 1):
+            reached = self.transition[:, k : rows - lag + k] @ reached
+        outputs = self.read[:, lag:] @ reached  # (B, L - lag, O, H)
+        return torch.linalg.matrix_norm(outputs if lag else outputs + self.feed, ord=2)

@@ -96,6 +96,11 @@ class LiquidLSSL(LiquidBank):
         self.views = ("recurrence", "integration") if form == "exact" and degree is None else ("recurrence",)
 
     @property
+    def _row_numbers(self) -> int:
+        """One where the fused loops run, which keep what they need themselves."""
+        return 1 if self.degree is None else super()._row_numbers
+
+    @property
     def state_shape(self) -> tuple[int, ...]:
         """(H, N), or (P, H, N) with a degree."""
         system = (self.channels, self.state_size)

@@ -62,6 +62,9 @@ class LSSL(nn.Module):
             ("plain", "per_layer", "per_state", "gated", "gated_per_channel", "without_gap", "without_rate"), a
             `StepSize`, or its fields as a dictionary.
         per_channel: each channel of a bank has an A of its own.
+        blocks: of a diagonal A with multi_input: J starts of size N / J side by side, S5's block-diagonal HiPPO-N. B
+            starts random as it does for one block: S5 turns a random B into the basis of the blocks, and a turned
+            Gaussian is one.
 
     Shapes:
         u (B, L, H) and dt None (= 1), a number, (L,) or (B, L) -> y (B, L, H * M) and the state.
@@ -71,7 +74,7 @@ class LSSL(nn.Module):
 
     References:
         Gu, Johnson, Goel, Saab, Dao, Rudra, Re (2021), Combining recurrent, convolutional, and continuous-time models
-        with linear state-space layers. Smith, Warrington, Linderman (2023), S5, for multi_input.
+        with linear state-space layers. Smith, Warrington, Linderman (2023), S5, for multi_input and blocks.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -98,16 +101,17 @@ class LSSL(nn.Module):
         bidirectional: bool = False,
         step_size: str | Mapping[str, Any] | StepSize = "plain",
         per_channel: bool = False,
+        blocks: int = 1,
     ) -> None:
         super().__init__()
         given = named_step_size(step_size)
-        check_options(channels, heads, learn, multi_input, per_channel, given)
+        check_options(channels, heads, learn, multi_input, per_channel, given, blocks)
         self.channels, self.state_size, self.heads = channels, state_size, heads
         self.multi_input, self.bidirectional = multi_input, bidirectional
         self.method = named_method(method)
         self.learn = tuple(learn)
-        name = structure_name(structure)
-        A, B = hippo.start(name, measure, state_size)
+        name, self.blocks = structure_name(structure), blocks
+        A, B = hippo.start(name, measure, state_size, blocks)
         self.step_size, self.per_channel = given.resolved(multi_input, isinstance(A, Diagonal)), per_channel
         self.structure, self.measure = name, measure
         self._matrix_class = type(A)

@@ -26,7 +26,13 @@ def structure_name(structure: str | type[StateMatrix]) -> str:
 
 
 def check_options(
-    channels: int, heads: int, learn: Collection[str], multi_input: bool, per_channel: bool, step_size: StepSize
+    channels: int,
+    heads: int,
+    learn: Collection[str],
+    multi_input: bool,
+    per_channel: bool,
+    step_size: StepSize,
+    blocks: int,
 ) -> None:
     """Refuse options that no layer can have together.
 
@@ -42,6 +48,10 @@ def check_options(
         raise ValueError(f"a multi-input layer has one head; found heads={heads}")
     if multi_input and per_channel:
         raise ValueError("per_channel=True gives each system of a bank its own A; a multi-input layer has one system")
+    if blocks != 1 and not multi_input:
+        raise ValueError(
+            f"two equal poles that read one input are one mode; found blocks={blocks}: set multi_input=True, or leave 1"
+        )
     if step_size.gate and "step" not in learn:
         raise ValueError(f"a gate is a part of the step size that is learned; found learn={tuple(learn)!r}: add 'step'")
 
@@ -55,4 +65,4 @@ def described(layer: Any) -> str:
     )
     if layer.step_size != StepSize().resolved(layer.multi_input, STRUCTURES[layer.structure] is Diagonal):
         shown += f", step_size={layer.step_size}"
-    return shown + ", per_channel=True" * layer.per_channel
+    return shown + ", per_channel=True" * layer.per_channel + f", blocks={layer.blocks}" * (layer.blocks != 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ctlssl.layers.inputs import (
     check_inputs,
@@ -24,6 +26,9 @@ from ctlssl.views.response import Rows
 
 __all__ = ["RecurrentLayer"]
 
+_PIECE, _SHORTEST = 2**17, 16
+"""Numbers of one coefficient of all rows of a piece, and the fewest rows that a piece has."""
+
 
 class RecurrentLayer(nn.Module, ABC):
     r"""A layer of irregular series that goes through time step by step, called as `LSSL` is.
@@ -38,6 +43,7 @@ class RecurrentLayer(nn.Module, ABC):
         views: names of the views that the layer has.
         bidirectional: False: every member is causal.
         growing: whether a step may grow without bound at large gaps.
+        fastest_rate: the largest |eigenvalue| in units of the clock, where the layer is growing.
     """
 
     channels: int
@@ -45,6 +51,7 @@ class RecurrentLayer(nn.Module, ABC):
     views: tuple[str, ...] = ("recurrence",)
     bidirectional: bool = False
     growing: bool = False
+    fastest_rate: float | None = None
 
     @property
     @abstractmethod
@@ -96,10 +103,10 @@ class RecurrentLayer(nn.Module, ABC):
         if ("integration" if isinstance(view, Integration) else view) not in ("auto", *self.views):
             raise ValueError(f"{type(self).__name__} has the views auto, {', '.join(self.views)}; found {view!r}")
         with full_precision(u.device.type):
-            y, x = self._run(rows, "recurrence" if view == "auto" else view)
+            y, x, held = self._in_pieces(rows) if view in ("auto", "recurrence") else self._piece(rows, view)
         if rows.ragged:
             y = torch.where(rows.inside[..., None], y, 0)  # (B, L, O)
-        return y, State(x, self._held(rows))
+        return y, State(x, held)
 
     def read_rows(
         self,
@@ -169,6 +176,38 @@ class RecurrentLayer(nn.Module, ABC):
         return State(
             self.log_step.new_zeros(batch, *self.state_shape), self.log_step.new_zeros(batch, *self.held_shape)
         )
+
+    def _in_pieces(self, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs, last state and what is held, a piece of the rows after another.
+
+        What a step is made of takes many numbers a row: a piece is as long as the cache allows, and on the way back it
+        is run again, from the state before it. Memory is that of inputs, outputs and these states.
+        """
+        B, L = rows.u.shape[:2]
+        size = max(_SHORTEST, _PIECE // max(1, B * self._row_numbers))
+        if L <= size:
+            return self._piece(rows, "recurrence")
+        state, outputs = rows.start, []
+        for begin in range(0, L, size):
+            end = min(begin + size, L)
+
+            def run(x: Tensor, u: Tensor, begin: int = begin, end: int = end) -> tuple[Tensor, Tensor, Tensor]:
+                return self._piece(rows.part(begin, end, State(x, u)), "recurrence")
+
+            if torch.is_grad_enabled():
+                y, *state = checkpoint(run, *state, use_reentrant=False, preserve_rng_state=False)
+            else:
+                y, *state = run(*state)
+            outputs.append(y)
+        return torch.cat(outputs, dim=1), *state
+
+    @property
+    def _row_numbers(self) -> int:
+        """Numbers of the coefficients of one row."""
+        return math.prod(self.state_shape)
+
+    def _piece(self, rows: Rows, view: str) -> tuple[Tensor, Tensor, Tensor]:
+        return *self._run(rows, view), self._held(rows)
 
     def _steps(self, rows: Rows) -> Tensor:
         """Gap times step size, (B, L, *shape of log_step) float64."""

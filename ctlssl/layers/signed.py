@@ -14,22 +14,23 @@ from ctlssl.step_size import initial_log_steps
 from ctlssl.views.passes import elementwise_pass
 from ctlssl.views.response import Rows
 
-__all__ = ["SignedLSSL"]
+__all__ = ["SignedLSSL", "sign_gate"]
 
 
 @final
 class SignedLSSL(RecurrentLayer):
     r"""Between events the state decays with the clock; at an event each state is multiplied by a sign and driven.
 
-        x_k = s_k e^{-a h_k} x_{k-1} + B u_k,   s_k = 2 sigmoid(W u_k + b) - 1,   y_k = C x_k + D u_k
+        x_k = s_k e^{-h_k} x_{k-1} + B u_k,   s_k = sign_gate(W u_k + b),   y_k = C x_k + D u_k
 
     A real flow cannot change the sign of a state, so the sign is a jump at the event. Without it (`signed=False`, s_k
-    between 0 and 1) no parity can be counted in finite precision. The gap h_k is the observed one times the step size.
+    between 0 and 1) no parity can be counted in finite precision. The gate reaches -1 and 1 exactly, where a sigmoid
+    only comes near: a count that fades is lost at length. The gap h_k is the observed one times the step size.
 
     Args:
         channels: inputs and outputs H.
         state_size: states N.
-        signed: whether s_k may be negative, or lies between 0 and 1: sigmoid(W u_k + b).
+        signed: whether s_k may be negative; else it is (1 + sign_gate) / 2.
         step_range: smallest and largest initial step size; the decay is e^{-step * gap}.
         decays: whether the state decays with the clock at all; without, only events change it.
 
@@ -94,5 +95,15 @@ class SignedLSSL(RecurrentLayer):
     def _factors(self, rows: Rows) -> Tensor:
         """s_k e^{-h_k}, (B, L, N)."""
         read = project(rows.u.double(), self.gate.double()) + self.gate_bias.double()  # (B, L, N)
-        factor = torch.tanh(read / 2) if self.signed else (1 + torch.tanh(read / 2)) / 2
+        factor = sign_gate(read) if self.signed else (1 + sign_gate(read)) / 2
         return (factor * torch.exp(-self._steps(rows)) if self.decays else factor).to(rows.u.dtype)
+
+
+def sign_gate(z: Tensor) -> Tensor:
+    """A gate from -1 to 1 that reaches both: 2 sigmoid(z) - 1, stretched by a fiftieth and cut off.
+
+    Example:
+        >>> sign_gate(torch.tensor([-9.0, 0.0, 9.0]))
+        tensor([-1.,  0.,  1.])
+    """
+    return (1.02 * torch.tanh(z / 2)).clamp(-1, 1)

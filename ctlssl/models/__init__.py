@@ -1,6 +1,10 @@
 """Models of irregular series, by name: each is built as `MODELS[name](problem, width=32, ...)`."""
 
+from collections.abc import Callable
+from functools import partial
+
 from ctlssl.contract import Model
+from ctlssl.layers import FAMILY
 from ctlssl.models.event_model import EventModel
 from ctlssl.models.layer_model import LayerModel
 from ctlssl.models.lssl_model import LSSLModel
@@ -18,4 +22,7 @@ __all__ = [
     "paper_model",
 ]
 
-MODELS: dict[str, type[Model]] = {"lssl": LSSLModel}
+MODELS: dict[str, Callable[..., Model]] = {
+    "lssl": LSSLModel,
+    **{name: partial(LayerModel, layer=name) for name in FAMILY},
+}

@@ -40,6 +40,7 @@ class LSSLModel(Stack):
         step_range: smallest and largest step size at the start, in units of the clock, such as
             `step_range_from_gaps(train.series, time_scale=problem.time_scale)`; None reads them from the problem.
         dropout: of each block and the head.
+        blocks: in which a diagonal A starts, as in `LSSL`.
 
     References:
         Gu et al. (2021), Combining Recurrent, Convolutional, and Continuous-time Models with Linear State-Space
@@ -70,6 +71,7 @@ class LSSLModel(Stack):
         step_size: str | Mapping[str, Any] | StepSize = "plain",
         step_range: tuple[float, float] | None = None,
         dropout: float = 0.5,
+        blocks: int = 1,
     ) -> None:
         make = partial(
             LSSL,
@@ -82,6 +84,7 @@ class LSSLModel(Stack):
             learn=learn,
             multi_input=multi_input,
             step_size=step_size,
+            blocks=blocks,
         )
         super().__init__(problem, width, make, layers, bidirectional, dropout)
 

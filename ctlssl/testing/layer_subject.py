@@ -96,11 +96,14 @@ class LayerSubject:
     @cached_property
     def grows(self) -> bool:
         """Whether its rule is not A-stable."""
-        return bool(getattr(getattr(getattr(self.layer, "method", None), "rule", None), "growing", False))
+        rule = getattr(getattr(self.layer, "method", None), "rule", None)
+        return bool(getattr(self.layer, "growing", False) or getattr(rule, "growing", False))
 
     @cached_property
     def fastest_rate(self) -> float | None:
-        """The largest |eigenvalue|, in units of the clock; None for a layer that has no `system`."""
+        """The largest |eigenvalue|, in units of the clock; None for a layer that tells neither it nor its `system`."""
+        if isinstance(rate := getattr(self.layer, "fastest_rate", None), float):
+            return rate
         if not callable(getattr(self.layer, "system", None)):
             return None
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -19,9 +19,22 @@ from ctlssl.training.losses import LOSSES, Terms, mean_loss
 from ctlssl.training.metrics import classification_metrics, regression_metrics
 from ctlssl.training.optimization import Training, parameter_groups
 
-__all__ = ["History", "Progress", "evaluate", "fit", "predict", "score"]
+__all__ = [
+    "Batches",
+    "History",
+    "Measure",
+    "Progress",
+    "evaluate",
+    "fit",
+    "own_randomness",
+    "predict",
+    "score",
+    "shuffled",
+]
 
 Progress = Callable[[int, float, float], None]  # epoch from 1, its training loss, its validation loss
+Batches = Callable[[int], Iterable[Examples]]  # epoch from 0 -> its batches, for data that is made anew in each
+Measure = Callable[[int], float]  # epoch from 0 -> the loss of the model after it
 
 _POOL = 4  # batches shuffled together before they are sorted by length: little padding, and no two epochs alike
 
@@ -31,7 +44,7 @@ class History:
     """What happened in a fit, one number an epoch.
 
     Args:
-        train_loss: mean loss over the targets of the training part, as it was met batch by batch.
+        train_loss: mean loss over the targets of the training part, as it was met batch by batch; NaN without any.
         valid_loss: mean loss over the targets of the validation part after the epoch; empty without such a part.
         seconds: of the pass over the training part, validation not counted.
         best_epoch: position in these lists of the epoch whose weights the model holds now.
@@ -47,8 +60,8 @@ class History:
 
 def fit(
     model: Model,
-    train: Examples,
-    valid: Examples | None = None,
+    train: Examples | Batches,
+    valid: Examples | Measure | None = None,
     training: Training | None = None,
     progress: Progress | None = None,
 ) -> History:
@@ -59,8 +72,10 @@ def fit(
 
     Args:
         model: its device decides where the batches go.
-        train: training part.
-        valid: validation part, for early stopping; None runs all epochs and keeps the last weights.
+        train: training part; or a function that gives the batches of an epoch (from 0), for data that is made anew in
+            each.
+        valid: validation part, for early stopping; or a function that measures a loss of the model after an epoch;
+            None runs all epochs and keeps the last weights.
         training: how; None is ``Training()``.
         progress: called after every epoch with its number (from 1), its training loss and its validation loss
             (NaN without a validation part).
@@ -73,7 +88,7 @@ def fit(
     """
     training = Training() if training is None else training
     for name, part in {"training": train, "validation": valid}.items():
-        if part is not None:
+        if isinstance(part, Examples):
             _check(model, part, name)
             if training.chunk is not None and isinstance(part.series, PackedSeries):
                 raise ValueError(
@@ -81,7 +96,7 @@ def fit(
                     "to_series(), or train it whole with chunk=None."
                 )
     run = _Run(model, training)
-    with _own_randomness(run.device, training.seed), _modes_restored(model):
+    with own_randomness(run.device, training.seed), _modes_restored(model):
         try:
             for epoch in range(training.epochs):
                 run.train(train, epoch)
@@ -182,13 +197,13 @@ class _Run:
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, self.training))
         self.order = torch.Generator().manual_seed(self.training.seed)
 
-    def train(self, examples: Examples, epoch: int) -> None:
+    def train(self, part: Examples | Batches, epoch: int) -> None:
         """One pass over the training part."""
+        given = self.in_order(part) if isinstance(part, Examples) else part(epoch)
         self.model.train()
         evaluations, clock = self.model.evaluations, time.perf_counter()
         total = count = 0.0
-        for step, index in enumerate(_shuffled(examples.series.lengths.cpu(), self.training.batch_size, self.order)):
-            batch = _on(examples.select(index), self.device)
+        for step, batch in enumerate(_on(batch, self.device) for batch in given):
             self.optimizer.zero_grad(set_to_none=True)
             terms = self.learn(batch, f"epoch {epoch + 1}, step {step + 1}")
             norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip)
@@ -198,7 +213,12 @@ class _Run:
             count += float(terms.count.sum())
         self.seconds.append(time.perf_counter() - clock)
         self.evaluations += self.model.evaluations - evaluations
-        self.train_loss.append(total / max(count, 1.0))
+        self.train_loss.append(total / count if count else math.nan)
+
+    def in_order(self, examples: Examples) -> Iterator[Examples]:
+        """The batches of an epoch."""
+        for index in shuffled(examples.series.lengths.cpu(), self.training.batch_size, self.order):
+            yield examples.select(index)
 
     def learn(self, batch: Examples, where: str) -> Terms:
         """The terms of the loss, whose gradients the parameters then have."""
@@ -222,8 +242,16 @@ class _Run:
         chunk = self.training.chunk
         return chunk is not None and bool((batch.series.lengths > chunk).any())
 
-    def validate(self, examples: Examples, epoch: int) -> float:
-        """The mean loss over all targets of the validation part; keeps the weights where it is the best so far."""
+    def validate(self, part: Examples | Measure, epoch: int) -> float:
+        """The loss of the validation part; keeps the weights where it is the best so far."""
+        self.valid_loss.append(self.measure(part, epoch) if isinstance(part, Examples) else part(epoch))
+        if self.best_weights is None or self.valid_loss[-1] < self.valid_loss[self.best_epoch]:
+            self.best_epoch = epoch
+            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        return self.valid_loss[-1]
+
+    def measure(self, examples: Examples, epoch: int) -> float:
+        """The mean loss over all targets of the validation part."""
         total = count = 0.0
         with _modes_restored(self.model), torch.no_grad():
             self.model.eval()
@@ -232,11 +260,7 @@ class _Run:
                 _check_finite(terms, batch, f"validation after epoch {epoch + 1}", self.training)
                 total += float(terms.total.sum())
                 count += float(terms.count.sum())
-        self.valid_loss.append(total / max(count, 1.0))
-        if self.best_weights is None or self.valid_loss[-1] < self.valid_loss[self.best_epoch]:
-            self.best_epoch = epoch
-            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        return self.valid_loss[-1]
+        return total / max(count, 1.0)
 
     def restore_best(self) -> None:
         """Back to the weights of the best epoch; without a validation part the last ones stay."""
@@ -308,8 +332,14 @@ def _remedy(training: Training) -> str:
     return f"lower learning_rate (now {training.learning_rate:g}), or look at the values of these series."
 
 
-def _shuffled(lengths: Tensor, batch_size: int, order: torch.Generator) -> list[Tensor]:
-    """Batches of series of like length, in an order that the generator draws."""
+def shuffled(lengths: Tensor, batch_size: int, order: torch.Generator) -> list[Tensor]:
+    """Positions of series in batches of like length, in an order that the generator draws.
+
+    Args:
+        lengths: (B,) rows of each series, on the CPU.
+        batch_size: series in a batch.
+        order: what draws.
+    """
     batches: list[Tensor] = []
     for pool in torch.randperm(len(lengths), generator=order).split(_POOL * batch_size):
         by_length = pool[torch.argsort(lengths[pool], stable=True)]  # (pool,)
@@ -349,7 +379,7 @@ def _device(model: nn.Module) -> torch.device:
 
 
 @contextmanager
-def _own_randomness(device: torch.device, seed: int) -> Iterator[None]:
+def own_randomness(device: torch.device, seed: int) -> Iterator[None]:
     """Dropout and the like draw from the seed; the state of the global generators is put back."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)

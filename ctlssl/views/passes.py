@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ctlssl.kernels import linear_scan
+from ctlssl.kernels import block_scan, linear_scan
 from ctlssl.state_matrices.diagonal import multiply
 from ctlssl.views.response import Rows
 
-__all__ = ["committed_before", "elementwise_pass", "matrix_pass", "nested_pass", "stepwise_pass"]
+__all__ = ["block_pass", "committed_before", "elementwise_pass", "nested_pass", "stepwise_pass"]
 
 
 def elementwise_pass(a: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,8 +31,7 @@ def elementwise_pass(a: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tenso
         return states, states[:, -1] if states.shape[1] else x
     commits = rows.commits.reshape(*rows.commits.shape, *[1] * (b.ndim - 2))  # (B, L, 1, ...)
     states = linear_scan(torch.where(commits, a, 1), torch.where(commits, b, 0), x)
-    before = torch.cat([x[:, None], states[:, :-1]], dim=1)[:, : states.shape[1]]  # (B, L, ...), before each row
-    return torch.where(commits, states, multiply(a, before) + b), states[:, -1] if states.shape[1] else x
+    return torch.where(commits, states, multiply(a, _before(x, states)) + b), states[:, -1] if states.shape[1] else x
 
 
 def nested_pass(decay: Tensor, passed: Tensor, drive: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,7 +51,7 @@ def nested_pass(decay: Tensor, passed: Tensor, drive: Tensor, rows: Rows, x: Ten
     for order in range(x.shape[1]):
         first = x[:, order]
         states = linear_scan(kept, torch.where(commits, drive, 0), first)
-        before = torch.cat([first[:, None], states[:, :-1]], dim=1)[:, : drive.shape[1]]
+        before = _before(first, states)
         total = total + torch.where(commits, states, multiply(decay, before) + drive)
         last.append(states[:, -1] if drive.shape[1] else first)
         drive = multiply(passed, before)
@@ -77,9 +76,28 @@ def committed_before(values: Tensor, rows: Rows, first: Tensor) -> tuple[Tensor,
     return found[:, :L], found[:, L]
 
 
-def matrix_pass(M: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same with matrices M (B, L, ..., d, d) in place of factors; b (B, L, ..., d), x (B, ..., d)."""
-    return stepwise_pass(lambda x, M, b: (M @ x[..., None])[..., 0] + b, (M, b), rows, x)
+def block_pass(M: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with matrices of 2 x 2 in place of factors.
+
+    Args:
+        M: matrices, (B, L, ..., 2, 2).
+        b: additions, (B, L, ..., 2).
+        rows: which rows are committed.
+        x: state before the first row, (B, ..., 2).
+    """
+    if rows.always_commits:
+        states = block_scan(M, b, x)
+        return states, states[:, -1] if states.shape[1] else x
+    commits = rows.commits.reshape(*rows.commits.shape, *[1] * (b.ndim - 2))  # (B, L, 1, ..., 1)
+    eye = torch.eye(2, dtype=M.dtype, device=M.device)
+    states = block_scan(torch.where(commits[..., None], M, eye), torch.where(commits, b, 0), x)
+    step = (M * _before(x, states)[..., None, :]).sum(-1) + b
+    return torch.where(commits, states, step), states[:, -1] if states.shape[1] else x
+
+
+def _before(x: Tensor, states: Tensor) -> Tensor:
+    """The committed state before each row, (B, L, ...)."""
+    return torch.cat([x[:, None], states[:, :-1]], dim=1)[:, : states.shape[1]]
 
 
 def stepwise_pass(

@@ -90,6 +90,12 @@ class Rows:
             dt = torch.where(inside, dt, 0)
         return cls(u, dt, State(state.x.to(u.dtype), state.u.to(u.dtype)), lengths, is_query)
 
+    def part(self, begin: int, end: int, state: State) -> Rows:
+        """The rows from `begin` to before `end`, after a state."""
+        lengths = None if self.lengths is None else (self.lengths - begin).clamp(0, end - begin)
+        is_query = None if self.is_query is None else self.is_query[:, begin:end]
+        return Rows(self.u[:, begin:end], self.dt[:, begin:end], state, lengths, is_query)
+
     @property
     def ragged(self) -> bool:
         """Whether there may be padding."""
