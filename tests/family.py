@@ -37,12 +37,20 @@ class Case:
 
 
 CASES = {
+    "liquid": Case("liquid"),
+    "liquid, backward Euler": Case("liquid", {"method": "backward_euler"}),
+    "liquid, exact rule": Case("liquid", {"method": "zoh", "measure": "lin"}),
+    "liquid, exact": Case("liquid", {"form": "exact"}),
+    "liquid, degree 3": Case("liquid", {"degree": 3}),
+    "liquid, exact, degree 2": Case("liquid", {"form": "exact", "degree": 2, "measure": "lin"}),
+    "liquid, large steps": Case("liquid", {"step_range": (2.0, 8.0)}),  # the guard is at work in most rows
+    "liquid, exact, large steps": Case("liquid", {"form": "exact", "step_range": (2.0, 8.0)}),
+    "liquid kernel, kb": Case("liquid_kernel", {"degree": 3}, frozenset()),
+    "liquid kernel, pb": Case("liquid_kernel", {"kernel": "pb", "degree": 3, "lags": 3, "method": "zoh"}, frozenset()),
+    "liquid kernel, degree 1": Case("liquid_kernel", {"degree": 1}, frozenset()),
     "almost linear": Case("almost_linear"),
     "almost linear, no rectifier": Case("almost_linear", {"relus": 0}),
     "almost linear, identity": Case("almost_linear", {"identity": True}),
-    "liquid": Case("liquid"),
-    "liquid, exact": Case("liquid", {"form": "exact"}),
-    "liquid, zoh of degree 3": Case("liquid", {"method": "zoh", "degree": 3}),
     "householder": Case("householder"),
     "householder, two steps and heads": Case("householder", {"reflections": 2, "heads": 2, "values": 3}),
     "householder, positive": Case("householder", {"signed": False, "decays": False}),

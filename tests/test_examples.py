@@ -7,6 +7,7 @@ from examples import (
     convolutional_models,
     differential_equations,
     hippo_memory,
+    liquid,
     one_form,
     oscillators,
     outliers,
@@ -51,6 +52,13 @@ def test_time_scales(tmp_path):
     assert path.stat().st_size > 10_000
     assert found["log_loss after"] < found["log_loss before"]
     assert 0.1 < found["before"] < 1 and found["after"] != found["before"]
+
+
+def test_liquid():
+    found = liquid.receptors(seeds=(0,), steps=80)
+    assert found["liquid, exact"][0] < 0.8 * found["lssl"][0]
+    scores = liquid.records(seeds=(0,), epochs=1)
+    assert all(0 < values[0] <= 1 for values in scores.values())
 
 
 def test_outliers():

@@ -45,6 +45,8 @@ def arithmetic(a, b, c, out):
     simd.store(out[6], 0, simd.fma(x, y, -simd.product(x, y)))
     simd.store(out[7], 0, simd.splat(a[1], x) + (-y / 2.0) * z - 1.0)
     out[8][0] = simd.total(x)
+    simd.store(out[9], 0, simd.where_positive(x, y, z))
+    simd.store(out[10], 0, simd.square_root(z * z))
 
 
 @in_lanes
@@ -67,7 +69,7 @@ def test_lane_by_lane(dtype):
     for _ in range(20):
         a, b, c = (rng.uniform(-5, 5, width(dtype)).astype(dtype) for _ in range(3))
         a[0], a[1], b[0], c = 0.25, -3.5, 0.5, np.maximum(b, c)  # halves go to the even whole number
-        out = np.zeros((9, width(dtype)), dtype)
+        out = np.zeros((11, width(dtype)), dtype)
         arithmetic(a, b, c, out)
         powers = np.clip(np.rint(a * dtype(40)), kind.minexp, kind.maxexp).astype(int)
         lost = [
@@ -80,6 +82,7 @@ def test_lane_by_lane(dtype):
         for found, wanted in zip(out, expected, strict=False):
             np.testing.assert_array_equal(found, wanted)
         np.testing.assert_allclose(out[7], a[1] - b.astype(np.float64) / 2 * c - 1, atol=20 * HALF_DIGITS[dtype])
+        np.testing.assert_array_equal(out[9:], [np.where(a > 0, b, c), np.sqrt(c * c)])
         assert out[8, 0] == pytest.approx(math.fsum(a), abs=100 * HALF_DIGITS[dtype])
 
 

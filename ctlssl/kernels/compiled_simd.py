@@ -20,7 +20,8 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 __all__ = [
     "BYTES", "as_number", "clipped", "exponent", "fetch", "flipped", "fma", "lanes", "larger", "load",
     "multiply_add", "nearest", "pointer", "polynomial", "power_of_two", "product", "splat", "store",
-    "Vector", "fused_product", "total", "totals", "vector_pointer", "where_zero", "wide_registers",
+    "Vector", "fused_product", "square_root", "total", "totals", "vector_pointer", "where_positive", "where_zero",
+    "wide_registers",
 ]  # fmt: skip
 
 BYTES = 64
@@ -157,6 +158,16 @@ def _larger(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
+def _where_positive(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", a, _constant(a.type, 0.0)), b, c)
+
+
+def _square_root(builder: Any, a: Any) -> Any:
+    name = f"llvm.sqrt.v{a.type.count}{'f32' if a.type.element == ir.FloatType() else 'f64'}"
+    kind = ir.FunctionType(a.type, [a.type])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a])
+
+
 def _where_zero(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.select(builder.fcmp_ordered("==", a, _constant(a.type, 0.0)), b, c)
 
@@ -169,6 +180,8 @@ power_of_two = _lanewise(1, _power_of_two)  # 2^n, n whole, from the least norma
 clipped = _lanewise(3, _clipped)  # between low and high; not-a-number becomes low
 exponent = _lanewise(1, _exponent)  # between the exponents that power_of_two takes
 larger = _lanewise(2, _larger)  # the larger of two
+square_root = _lanewise(1, _square_root)
+where_positive = _lanewise(3, _where_positive)  # b where a > 0, c elsewhere
 where_zero = _lanewise(3, _where_zero)  # b where a = 0, c elsewhere
 
 

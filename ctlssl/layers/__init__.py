@@ -8,6 +8,7 @@ from ctlssl.layers.householder import HouseholderLSSL
 from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.linoss import LinOSS
 from ctlssl.layers.liquid import LiquidLSSL
+from ctlssl.layers.liquid_kernel import LiquidKernelLSSL
 from ctlssl.layers.lssl import LSSL
 from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.layers.robust_memory import RobustMemory
@@ -26,6 +27,7 @@ __all__ = [
     "HouseholderLSSL",
     "LinOSS",
     "LinearForm",
+    "LiquidKernelLSSL",
     "LiquidLSSL",
     "RecurrentLayer",
     "SelectiveLSSL",
@@ -41,6 +43,7 @@ FAMILY: dict[str, type[RecurrentLayer]] = {
     "householder": HouseholderLSSL,
     "linoss": LinOSS,
     "liquid": LiquidLSSL,
+    "liquid_kernel": LiquidKernelLSSL,
     "robust": RobustMemory,
     "selective": SelectiveLSSL,
     "signed": SignedLSSL,

@@ -21,7 +21,7 @@ from ctlssl.layers.inputs import (
 from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.packed import run_packed
 from ctlssl.layers.single_rows import check_one_row, own_state, peek_rows
-from ctlssl.views import State
+from ctlssl.views import Integration, State
 from ctlssl.views.response import Rows
 
 __all__ = ["RecurrentLayer"]
@@ -64,7 +64,7 @@ class RecurrentLayer(nn.Module, ABC):
         return (self.channels,)
 
     @abstractmethod
-    def _run(self, rows: Rows, view: str) -> tuple[Tensor, Tensor]:
+    def _run(self, rows: Rows, view: str | Integration) -> tuple[Tensor, Tensor]:
         """Outputs (B, L, O), whatever they are in the padding, and the state after the last committed row."""
 
     @abstractmethod
@@ -79,7 +79,7 @@ class RecurrentLayer(nn.Module, ABC):
         state: State | None = None,
         is_query: Tensor | None = None,
         rate: Tensor | float = 1.0,
-        view: str = "auto",
+        view: str | Integration = "auto",
     ) -> tuple[Tensor, State]:
         """Outputs at every row, and the state after the last observation.
 
@@ -91,7 +91,7 @@ class RecurrentLayer(nn.Module, ABC):
             state: what an earlier call returned; the initial state if None.
             is_query: rows that are answered but leave the state untouched, (B, L) or (L,), boolean.
             rate: factor of all gaps, a number or one a series (B,).
-            view: "auto", which is the recurrence, or one of `views`.
+            view: "auto", which is the recurrence, one of `views`, or an `Integration` with its tolerances.
 
         Returns:
             y (B, L, O), zeros in the padding, and the state.
@@ -100,7 +100,7 @@ class RecurrentLayer(nn.Module, ABC):
             ValueError: shapes, gaps or lengths that cannot be, or a view that the layer does not have.
         """
         rows = self.read_rows(u, dt, lengths, state, is_query, rate)
-        if view not in ("auto", *self.views):
+        if ("integration" if isinstance(view, Integration) else view) not in ("auto", *self.views):
             raise ValueError(f"{type(self).__name__} has the views auto, {', '.join(self.views)}; found {view!r}")
         with full_precision(u.device.type):
             y, x, held = self._in_pieces(rows) if view in ("auto", "recurrence") else self._piece(rows, view)

@@ -14,7 +14,7 @@ from ctlssl.views.krylov import ImpulseResponse, impulse_response
 from ctlssl.views.recurrence import recurrence
 from ctlssl.views.response import Response, Rows, State, refuse_growth
 
-__all__ = ["convolution"]
+__all__ = ["check_one_gradient", "convolution", "newest_last", "uniform_gap"]
 
 _SAME_GAP = 1e-5
 """Relative difference up to which gaps count as one."""
@@ -54,14 +54,14 @@ def convolution(
     """
     if is_query is not None and is_query.any():
         raise ValueError("the convolution view has no state to ask between samples; use view='recurrence' for queries")
-    _check_gradient(dt)
+    check_one_gradient(dt)
     B, L, _ = u.shape
     if B == 0 or L == 0:
         return recurrence(system, method, u, dt, state, lengths)
     if lengths is not None and bool((lengths == L).all()):
         lengths = None
     rows = Rows.of(system, u, dt, state, lengths, None)
-    gap = _uniform_gap(rows.dt, rows.inside)
+    gap = uniform_gap(rows.dt, rows.inside)
     response = _convolved(system, method, rows, gap, respond(system, method, gap), fresh=state is None)
     refuse_growth(system, method, rows, response)
     return response
@@ -93,7 +93,7 @@ def _from_state(
     return torch.cat([first.y, y + fading], dim=1), x
 
 
-def _check_gradient(dt: Tensor) -> None:
+def check_one_gradient(dt: Tensor) -> None:
     """Refuse to learn gaps one by one: the kernel knows a single one."""
     if dt.requires_grad and (dt.is_leaf or dt.stride() != (0, 0)):
         raise ValueError(
@@ -101,7 +101,7 @@ def _check_gradient(dt: Tensor) -> None:
         )
 
 
-def _uniform_gap(dt: Tensor, inside: Tensor) -> Tensor:
+def uniform_gap(dt: Tensor, inside: Tensor) -> Tensor:
     """The one gap of the grid, a float64 scalar."""
     later, counted = dt[:, 1:], inside[:, 1:]
     if not counted.any():
@@ -133,11 +133,11 @@ def _from_rest(
     y = causal_convolution(grouped, kernel.to(u.dtype)).flatten(-2)  # (B, L, G * O)
     if lengths is None:
         return y, response.final_state(grouped)
-    ended = torch.where((lengths > 0)[:, None, None], response.final_state(_newest_last(grouped, lengths)), 0)
+    ended = torch.where((lengths > 0)[:, None, None], response.final_state(newest_last(grouped, lengths)), 0)
     return y, ended
 
 
-def _newest_last(u: Tensor, lengths: Tensor) -> Tensor:
+def newest_last(u: Tensor, lengths: Tensor) -> Tensor:
     """Series moved so that the last row of each is the last of all, zeros before; u (B, L, ...)."""
     B, L = u.shape[:2]
     place = torch.arange(L, device=u.device) - (L - lengths[:, None])  # (B, L)

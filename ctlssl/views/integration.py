@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ctlssl.discretization import Discretization
+from ctlssl.state_matrices.diagonal import join_pairs
 from ctlssl.state_space import StateSpace
 from ctlssl.views.recurrence import recurrence
 from ctlssl.views.response import Response, Rows, State
 
-__all__ = ["Integration", "integration"]
+__all__ = ["Integration", "integrate_rates", "integration"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +84,7 @@ def integration(
     for k in range(u.shape[1]):
         # A field of its own for each gap: the adjoint equation asks it again in the backward pass.
         field = _HeldField(system, method, rows, k)
-        try:
-            seen = _solve(field, x, solver)
-        except AssertionError as error:  # the solver's only word where it cannot finish
-            reason = str(error).splitlines()[0][:100] if str(error) else "no reason given"
-            raise ValueError(
-                f"position {k}: {solver.method} gave up ({reason}); loosen the tolerances, look for NaN in the inputs, "
-                "or use view='recurrence'"
-            ) from error
+        seen = _solve_gap(field, x, solver, k)
         evaluations += field.evaluations
         if method.hold.kick:
             seen = seen + method.hold.kick * system.driven(rows.u[:, k])
@@ -101,6 +95,43 @@ def integration(
     return Response(y, State(x, rows.last), evaluations)
 
 
+def integrate_rates(
+    rates: Tensor, drives: Tensor, rows: Rows, x: Tensor, solver: Integration = Integration()
+) -> tuple[Tensor, Tensor]:
+    """What each row shows of x' = rate x + drive over one unit of time a row, (B, L, ..., 2 n), and the last state.
+
+    Args:
+        rates: complex (B, L, ..., n), constant over a row.
+        drives: likewise.
+        rows: which rows are committed.
+        x: state before the first row, pairs as real numbers (B, ..., 2 n).
+        solver: solver and tolerances.
+
+    Raises:
+        ValueError: an unknown solver, or one that cannot finish a gap.
+    """
+    shown = []
+    for k in range(rates.shape[1]):
+        seen = _solve_gap(_RateField(rates[:, k], drives[:, k]), x, solver, k) if len(x) else x
+        x = torch.where(rows.commits[:, k].reshape(-1, *[1] * (x.ndim - 1)), seen, x)
+        shown.append(seen)
+    return (torch.stack(shown, dim=1) if shown else x.new_zeros(len(x), 0, *x.shape[1:])), x
+
+
+class _RateField(nn.Module):
+    """Rate x + drive, elementwise over pairs."""
+
+    def __init__(self, rate: Tensor, drive: Tensor) -> None:
+        super().__init__()
+        self.parts = (rate.real, rate.imag, join_pairs(drive))
+        self.leaves = list(self.parts)
+
+    def forward(self, s: Tensor, x: Tensor) -> Tensor:
+        real, imag, drive = self.parts
+        first, second = x.tensor_split(2, dim=-1)
+        return torch.cat([real * first - imag * second, imag * first + real * second], dim=-1) + drive
+
+
 class _HeldField(nn.Module):
     """h (A x + B u(s)) over one gap; a module so that the adjoint equation finds the system's tensors."""
 
@@ -109,6 +140,8 @@ class _HeldField(nn.Module):
         self.system, self.hold, self.evaluations = system, method.hold, 0
         self.previous, self.following = rows.held[:, row], rows.u[:, row]  # (B, H)
         self.gap = rows.dt[:, row, None, None].to(rows.u.dtype)  # (B, 1, 1)
+        matrices = [value for value in vars(system.A).values() if isinstance(value, Tensor)]
+        self.leaves = [*matrices, system.B, self.previous, self.following, self.gap]
 
     def forward(self, s: Tensor, x: Tensor) -> Tensor:
         self.evaluations += 1
@@ -121,7 +154,18 @@ def _worst_series(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0], -1).square().mean(1).max().sqrt()
 
 
-def _solve(field: _HeldField, x: Tensor, solver: Integration) -> Tensor:
+def _solve_gap(field: _HeldField | _RateField, x: Tensor, solver: Integration, position: int) -> Tensor:
+    try:
+        return _solve(field, x, solver)
+    except AssertionError as error:  # the solver's only word where it cannot finish
+        reason = str(error).splitlines()[0][:100] if str(error) else "no reason given"
+        raise ValueError(
+            f"position {position}: {solver.method} gave up ({reason}); loosen the tolerances, look for NaN in the "
+            "inputs, or use view='recurrence'"
+        ) from error
+
+
+def _solve(field: _HeldField | _RateField, x: Tensor, solver: Integration) -> Tensor:
     from torchdiffeq import odeint, odeint_adjoint
 
     times = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device).to(x.dtype)
@@ -131,13 +175,8 @@ def _solve(field: _HeldField, x: Tensor, solver: Integration) -> Tensor:
         arguments = {"rtol": solver.rtol, "atol": solver.atol, "options": {"norm": _worst_series}}
     if not solver.adjoint:
         return odeint(field, x, times, method=solver.method, **arguments)[-1]
-    parameters = tuple(p for p in _leaves(field) if p.requires_grad)
+    parameters = tuple(p for p in field.leaves if p.requires_grad)
     return odeint_adjoint(field, x, times, method=solver.method, adjoint_params=parameters, **arguments)[-1]
 
 
 _FIXED = ("euler", "midpoint", "rk4", "explicit_adams", "implicit_adams", "heun2", "heun3")
-
-
-def _leaves(field: _HeldField) -> list[Tensor]:
-    matrices = [value for value in vars(field.system.A).values() if isinstance(value, Tensor)]
-    return [*matrices, field.system.B, field.previous, field.following, field.gap]
