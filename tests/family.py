@@ -37,6 +37,10 @@ class Case:
 
 
 CASES = {
+    "householder": Case("householder"),
+    "householder, two reflections": Case("householder", {"reflections": 2, "heads": 2}),
+    "householder, positive": Case("householder", {"reflections": 2, "signed": False}),
+    "householder, without decay": Case("householder", {"reflections": 2, "decays": False}),
     "signed": Case("signed"),
     "signed, positive": Case("signed", {"signed": False}),
     "signed, without decay": Case("signed", {"decays": False}),

@@ -2,6 +2,7 @@
 
 from ctlssl.kernels.diagonal import diagonal_bank, diagonal_multi, diagonal_row
 from ctlssl.kernels.linear_scan import linear_scan
+from ctlssl.kernels.matrix_scan import matrix_scan
 from ctlssl.kernels.operators import plain_torch
 
-__all__ = ["diagonal_bank", "diagonal_multi", "diagonal_row", "linear_scan", "plain_torch"]
+__all__ = ["diagonal_bank", "diagonal_multi", "diagonal_row", "linear_scan", "matrix_scan", "plain_torch"]

@@ -2,15 +2,27 @@
 
 from ctlssl.layers.as_recurrence import as_recurrence
 from ctlssl.layers.event_lssl import EventLSSL
+from ctlssl.layers.householder import HouseholderLSSL
 from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.lssl import LSSL
 from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.layers.signed import SignedLSSL
 from ctlssl.layers.view_choice import ViewChoice
 
-__all__ = ["FAMILY", "LSSL", "EventLSSL", "LinearForm", "RecurrentLayer", "SignedLSSL", "ViewChoice", "as_recurrence"]
+__all__ = [
+    "FAMILY",
+    "LSSL",
+    "EventLSSL",
+    "HouseholderLSSL",
+    "LinearForm",
+    "RecurrentLayer",
+    "SignedLSSL",
+    "ViewChoice",
+    "as_recurrence",
+]
 
 FAMILY: dict[str, type[RecurrentLayer]] = {
+    "householder": HouseholderLSSL,
     "signed": SignedLSSL,
 }
 """The other linear recurrences, each built as `FAMILY[name](channels, state_size=..., step_range=...)`."""
