@@ -16,7 +16,7 @@ from ctlssl.views.response import Rows
 
 __all__ = ["HouseholderLSSL"]
 
-_SMALLEST_KEY = 1e-12
+_SMALLEST_KEY = 1e-20
 """Added to the square of a key's length, so that a key of an input of zeros is zero and its gradient finite."""
 
 
