@@ -31,24 +31,20 @@ def matrix_scan(M: Tensor, b: Tensor, x: Tensor) -> Tensor:
     return _Scan.apply(M, b, x)
 
 
-def _loop(M: Tensor, b: Tensor, x: Tensor) -> Tensor:
-    # Time first, so that the matrices of a step lie together.
-    M, b = (part.transpose(0, 1).flatten(1, -3) for part in (M, b))  # (L, B ..., N, N), (L, B ..., N, P)
-    out, x_k = torch.empty_like(b), x.flatten(0, -3)
-    for k in range(len(b)):
-        x_k = torch.baddbmm(b[k], M[k], x_k, out=out[k])
-    return out.reshape(len(b), *x.shape).transpose(0, 1)
+def _loop(M: Tensor, b: Tensor, x: Tensor, order: range) -> Tensor:
+    """X = M[:, k] X + b[:, k] for k in that order, what stands at k coming to stand at k of the result."""
+    out, X = b.new_empty(b.shape[1], x.shape[:-2].numel(), *x.shape[-2:]), x.flatten(0, -3)  # (B ..., N, P)
+    for k in order:
+        X = torch.baddbmm(b[:, k].flatten(0, -3), M[:, k].flatten(0, -3), X, out=out[k])
+    return out.reshape(len(out), *x.shape).transpose(0, 1)
 
 
 class _Scan(torch.autograd.Function):
-    """The adjoint runs the same recurrence backward in time, so the backward pass is this function again.
-
-    Autograd through the loop would keep a node a step; this keeps the transitions and the states.
-    """
+    """Autograd through the loop would keep a node a step; this keeps the transitions and the states."""
 
     @staticmethod
     def forward(ctx: Any, M: Tensor, b: Tensor, x: Tensor) -> Tensor:
-        states = _loop(M, b, x)
+        states = _loop(M, b, x, range(b.shape[1]))
         ctx.save_for_backward(M, x, states)
         return states
 
@@ -57,7 +53,25 @@ class _Scan(torch.autograd.Function):
         M, x, states = ctx.saved_tensors
         if M.shape[1] == 0:
             return torch.zeros_like(M), torch.zeros_like(states), torch.zeros_like(x)
-        later = torch.cat([M[:, 1:], torch.zeros_like(M[:, :1])], dim=1).mH  # of step k + 1
-        adjoint = _Scan.apply(later.flip(1), grad.flip(1), torch.zeros_like(x)).flip(1)
+        adjoint = _Adjoint.apply(M, grad)
         earlier = torch.cat([x[:, None], states[:, :-1]], dim=1)  # X_{k-1}
         return adjoint @ earlier.mH, adjoint, M[:, 0].mH @ adjoint[:, 0]
+
+
+class _Adjoint(torch.autograd.Function):
+    """G_k = M_{k+1}^H G_{k+1} + g_k from the last step to the first, whose own adjoint is the scan with no start."""
+
+    @staticmethod
+    def forward(ctx: Any, M: Tensor, g: Tensor) -> Tensor:
+        back = range(g.shape[1] - 2, -1, -1)
+        G = _loop(M[:, 1:].mH, g[:, :-1], g[:, -1], back)  # (B, L - 1, ..., N, P)
+        G = torch.cat([G, g[:, -1:]], dim=1)
+        ctx.save_for_backward(M, G)
+        return G
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        M, G = ctx.saved_tensors
+        states = _Scan.apply(M, grad, torch.zeros_like(grad[:, 0]))
+        by_transition = G[:, 1:] @ states[:, :-1].mH
+        return torch.cat([torch.zeros_like(M[:, :1]), by_transition], dim=1), states
