@@ -123,7 +123,7 @@ class HouseholderLSSL(RecurrentLayer):
         transition, writing = self._transitions(rows)
         values = self._linear(self.value, u).reshape(*u.shape[:2], M, n, N)
         memory, last = matrix_pass(transition, writing @ values, rows, rows.start.x)  # (B, L, M, N, N)
-        found = (self._queries(u)[..., None] * memory).sum(-2)  # (B, L, M, N)
+        found = (self._queries(u)[..., None, :] @ memory)[..., 0, :]  # (B, L, M, N)
         return self._linear(self.out.flatten(1), found.flatten(2)) + self.D * u, last  # (B, L, H)
 
     def _transitions(self, rows: Rows) -> tuple[Tensor, Tensor]:
@@ -134,15 +134,17 @@ class HouseholderLSSL(RecurrentLayer):
         u = rows.u
         keys = self._keys(u)  # (B, L, M, n, N)
         beta = self._strengths(u)  # (B, L, M, n)
-        columns: list[Tensor] = []
-        transition = torch.eye(self.state_size, dtype=u.dtype, device=u.device)
+        columns: list[Tensor] = []  # of W, the last step's first
         for j in reversed(range(self.reflections)):
-            key = keys[..., j, :]  # (B, L, M, N)
-            columns.insert(0, beta[..., j, None] * (transition * key[..., None, :]).sum(-1))
-            transition = transition - columns[0][..., None] * key[..., None, :]  # (B, L, M, N, N)
+            column = key = keys[..., j, :]  # (B, L, M, N)
+            for later, done in zip(range(self.reflections - 1, j, -1), columns, strict=True):
+                column = column - done * (keys[..., later, :] * key).sum(-1, keepdim=True)
+            columns.append(beta[..., j, None] * column)
+        W = torch.stack(columns[::-1], dim=-1)  # (B, L, M, N, n)
+        transition = torch.eye(self.state_size, dtype=u.dtype, device=u.device) - W @ keys  # (B, L, M, N, N)
         if self.decays:
             transition = transition * torch.exp(-self._steps(rows)).to(u.dtype)[..., None, None]
-        return transition, torch.stack(columns, dim=-1)
+        return transition, W
 
     def _keys(self, u: Tensor) -> Tensor:
         keys = self._linear(self.key, u).reshape(*u.shape[:2], *self.key.shape[:3])  # (B, L, M, n, N)
