@@ -148,16 +148,38 @@ def test_gradients_with_padding_are_finite_and_right():
     assert u.grad.isfinite().all() and (u.grad[1, 2:] == 0).all()
 
 
+def test_counts_modulo_three_for_ever():
+    """Inputs (start, one, zero): the start writes the identity, a one turns by 120 degrees, a zero reflects twice."""
+    layer = HouseholderLSSL(3, 2, reflections=2, decays=False).double()
+    half = 0.5 * 3**0.5
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.zero_()
+        layer.strength_bias.fill_(60.0)  # beta = 2
+        layer.key[0, 0] = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+        layer.key[0, 1] = torch.tensor([[0.0, 0.5, 1.0], [1.0, half, 0.0]])
+        layer.value[0, :, :, 0] = 0.5 * torch.eye(2)
+        layer.query_bias[0, 0] = 1
+        layer.out[:2, 0] = torch.eye(2)
+    rng = generator("modulo 3 by hand")
+    bits, dt = rng.integers(0, 2, 5000), torch.from_numpy(10 ** rng.uniform(-3, 3, (1, 5001)))
+    u = torch.zeros(1, 5001, 3, dtype=torch.float64)
+    u[0, 0, 0] = 1
+    u[0, torch.arange(1, 5001), torch.from_numpy(2 - bits)] = 1
+    y = layer(u, dt)[0][0, 1:].detach().numpy()
+    angle = 2 * np.pi / 3 * (bits.cumsum() % 3)
+    assert np.abs(y[:, 0] - np.cos(angle)).max() < 1e-9
+    assert np.abs(np.abs(y[:, 1]) - np.abs(np.sin(angle))).max() < 1e-9
+
+
 def test_linear_form_is_a_kronecker_product():
     layer, (u, dt) = make(reflections=2), layer_batch(generator("kron"), 1, 3)
     form = as_recurrence(layer, u, dt)
-    plain = transitions(layer, u) * 0
-    decayed = form.transition[0].detach()
     for k in range(3):
         start = State(torch.eye(4, dtype=u.dtype)[None, None], u[:, 0])
-        one, written = (layer(u[:, k : k + 1], dt[:, k : k + 1], state=s)[1].x[0, 0] for s in (start, None))
-        plain[k] = (one - written).detach()
-        assert np.abs(decayed[k].numpy() - np.kron(plain[k].numpy(), np.eye(4))).max() < 1e-12
+        kept, written = (layer(u[:, k : k + 1], dt[:, k : k + 1], state=s)[1].x[0, 0] for s in (start, None))
+        expected = np.kron((kept - written).detach().numpy(), np.eye(4))
+        assert np.abs(form.transition[0, k].detach().numpy() - expected).max() < 1e-12
 
 
 @pytest.mark.parametrize("batch", [(), (2,)])
