@@ -157,7 +157,7 @@ def test_counts_modulo_three_for_ever():
             parameter.zero_()
         layer.strength_bias.fill_(60.0)  # beta = 2
         layer.key[0, 0] = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
-        layer.key[0, 1] = torch.tensor([[0.0, 0.5, 1.0], [1.0, half, 0.0]])
+        layer.key[0, 1] = torch.tensor([[0.0, 0.5, 1.0], [1.0, half, 0.0]], dtype=torch.float64)
         layer.value[0, :, :, 0] = 0.5 * torch.eye(2)
         layer.query_bias[0, 0] = 1
         layer.out[:2, 0] = torch.eye(2)
