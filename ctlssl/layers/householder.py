@@ -7,11 +7,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from ctlssl.kernels.householder import householder_memory, householder_product
 from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.state_space import project
 from ctlssl.step_size import initial_log_steps
-from ctlssl.views.passes import matrix_pass
 from ctlssl.views.response import Rows
 
 __all__ = ["HouseholderLSSL"]
@@ -53,8 +53,7 @@ class HouseholderLSSL(RecurrentLayer):
     References:
         Siems, Carstensen, Zela, Hutter, Pontil, Grazzi (2025), DeltaProduct: improving state-tracking in linear RNNs
         via Householder products, arXiv:2502.10297; Grazzi et al. (2025), Unlocking state-tracking in linear RNNs
-        through negative eigenvalues, arXiv:2411.12537; Bischof, Van Loan (1987), The WY representation for products of
-        Householder matrices.
+        through negative eigenvalues, arXiv:2411.12537.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -102,7 +101,8 @@ class HouseholderLSSL(RecurrentLayer):
     def linear_form(self, rows: Rows) -> LinearForm:
         """The memory of all heads as one vector: each row's transition acts on its keys, the same for all values."""
         (B, L), M, N, H = rows.u.shape[:2], self.heads, self.state_size, self.channels
-        transition, writing = self._transitions(rows)
+        product, writing = householder_product(self._keys(rows.u), self._strengths(rows.u))
+        transition = self._decays(rows)[..., None, None] * product  # (B, L, M, N, N)
         eye = torch.eye(N, dtype=rows.u.dtype, device=rows.u.device)
         S = M * N * N
         heads = torch.eye(M, dtype=eye.dtype, device=eye.device)
@@ -120,31 +120,16 @@ class HouseholderLSSL(RecurrentLayer):
 
     def _run(self, rows: Rows, view: str) -> tuple[Tensor, Tensor]:
         u, M, n, N = rows.u, self.heads, self.reflections, self.state_size
-        transition, writing = self._transitions(rows)
         values = self._linear(self.value, u).reshape(*u.shape[:2], M, n, N)
-        memory, last = matrix_pass(transition, writing @ values, rows, rows.start.x)  # (B, L, M, N, N)
-        found = (self._queries(u)[..., None, :] @ memory)[..., 0, :]  # (B, L, M, N)
+        given = (self._keys(u), values, self._decays(rows), self._strengths(u), self._queries(u))
+        found, last = householder_memory(*given, rows.kinds, rows.start.x)  # (B, L, M, N), (B, M, N, N)
         return self._linear(self.out.flatten(1), found.flatten(2)) + self.D * u, last  # (B, L, H)
 
-    def _transitions(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """The decayed product of each row's steps, (B, L, M, N, N), and how it writes its values, (B, L, M, N, n).
-
-        The product is I - W K^T with the keys as columns of K, and W V^T is what the steps write together.
-        """
-        u = rows.u
-        keys = self._keys(u)  # (B, L, M, n, N)
-        beta = self._strengths(u)  # (B, L, M, n)
-        columns: list[Tensor] = []  # of W, the last step's first
-        for j in reversed(range(self.reflections)):
-            column = key = keys[..., j, :]  # (B, L, M, N)
-            for later, done in zip(range(self.reflections - 1, j, -1), columns, strict=True):
-                column = column - done * (keys[..., later, :] * key).sum(-1, keepdim=True)
-            columns.append(beta[..., j, None] * column)
-        W = torch.stack(columns[::-1], dim=-1)  # (B, L, M, N, n)
-        transition = torch.eye(self.state_size, dtype=u.dtype, device=u.device) - W @ keys  # (B, L, M, N, N)
-        if self.decays:
-            transition = transition * torch.exp(-self._steps(rows)).to(u.dtype)[..., None, None]
-        return transition, W
+    def _decays(self, rows: Rows) -> Tensor:
+        """Factors of the memory over each row's gap, (B, L, M)."""
+        if not self.decays:
+            return rows.u.new_ones(*rows.dt.shape, self.heads)
+        return torch.exp(-self._steps(rows)).to(rows.u.dtype)
 
     def _keys(self, u: Tensor) -> Tensor:
         keys = self._linear(self.key, u).reshape(*u.shape[:2], *self.key.shape[:3])  # (B, L, M, n, N)
