@@ -43,10 +43,12 @@ class _Scan(torch.autograd.Function):
     """Autograd through the loop would keep a node a step; this keeps the transitions and the states."""
 
     @staticmethod
-    def forward(ctx: Any, M: Tensor, b: Tensor, x: Tensor) -> Tensor:
-        states = _loop(M, b, x, range(b.shape[1]))
-        ctx.save_for_backward(M, x, states)
-        return states
+    def forward(M: Tensor, b: Tensor, x: Tensor) -> Tensor:
+        return _loop(M, b, x, range(b.shape[1]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], inputs[2], output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -62,12 +64,14 @@ class _Adjoint(torch.autograd.Function):
     """G_k = M_{k+1}^H G_{k+1} + g_k from the last step to the first, whose own adjoint is the scan with no start."""
 
     @staticmethod
-    def forward(ctx: Any, M: Tensor, g: Tensor) -> Tensor:
+    def forward(M: Tensor, g: Tensor) -> Tensor:
         back = range(g.shape[1] - 2, -1, -1)
         G = _loop(M[:, 1:].mH, g[:, :-1], g[:, -1], back)  # (B, L - 1, ..., N, P)
-        G = torch.cat([G, g[:, -1:]], dim=1)
-        ctx.save_for_backward(M, G)
-        return G
+        return torch.cat([G, g[:, -1:]], dim=1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
