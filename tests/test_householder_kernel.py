@@ -97,6 +97,14 @@ def test_second_derivatives_are_those_of_the_twin():
     assert all(torch.allclose(mine, truth, atol=1e-11) for mine, truth in zip(*found, strict=True))
 
 
+def test_the_operator_obeys_torch():
+    given = draw("opcheck", L=3)
+    operator = torch.ops.ctlssl.householder.default
+    torch.library.opcheck(operator, (*given, False))
+    leaves = [part.requires_grad_() if part.is_floating_point() else part for part in given]
+    torch.library.opcheck(operator, (*leaves, True))
+
+
 def test_torch_func():
     given = draw("func", L=5)
     _, (expected, *_) = gradients(given, (1.0, 1.0))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ctlssl.kernels import linear_scan, matrix_scan
+from ctlssl.kernels import linear_scan
 from ctlssl.views.response import Rows
 
 __all__ = ["matrix_pass", "elementwise_pass", "stepwise_pass"]
@@ -35,26 +35,8 @@ def elementwise_pass(a: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tenso
 
 
 def matrix_pass(M: Tensor, b: Tensor, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same with matrices M (B, L, ..., N, N) in place of factors.
-
-    Args:
-        M: transitions, (B, L, ..., N, N), real or complex.
-        b: additions, (B, L, ..., N), or (B, L, ..., N, P) where the state is a matrix.
-        rows: which rows are committed.
-        x: state before the first row, (B, ..., N) or (B, ..., N, P).
-    """
-    if b.ndim < M.ndim:
-        shown, last = matrix_pass(M, b[..., None], rows, x[..., None])
-        return shown[..., 0], last[..., 0]
-    M = M.expand(*b.shape[:-1], b.shape[-2])
-    if rows.always_commits:
-        states = matrix_scan(M, b, x)
-        return states, states[:, -1] if states.shape[1] else x
-    commits = rows.commits.reshape(*rows.commits.shape, *[1] * (b.ndim - 2))  # (B, L, 1, ...)
-    kept = torch.eye(b.shape[-2], dtype=M.dtype, device=M.device)
-    states = matrix_scan(torch.where(commits, M, kept), torch.where(commits, b, 0), x)
-    before = torch.cat([x[:, None], states[:, :-1]], dim=1)[:, : states.shape[1]]  # (B, L, ...), before each row
-    return torch.where(commits, states, M @ before + b), states[:, -1] if states.shape[1] else x
+    """The same with matrices M (B, L, ..., d, d) in place of factors; b (B, L, ..., d), x (B, ..., d)."""
+    return stepwise_pass(lambda x, M, b: (M @ x[..., None])[..., 0] + b, (M, b), rows, x)
 
 
 def stepwise_pass(
