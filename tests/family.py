@@ -53,6 +53,7 @@ CASES = {
     "almost linear, identity": Case("almost_linear", {"identity": True}),
     "householder": Case("householder"),
     "householder, two steps and heads": Case("householder", {"reflections": 2, "heads": 2, "values": 3}),
+    "householder, two reflections": Case("householder", {"reflections": 2}),
     "householder, positive": Case("householder", {"signed": False, "decays": False}),
     "linoss": Case("linoss"),
     "linoss, exact": Case("linoss", {"method": "exact"}),

@@ -1,6 +1,7 @@
 """The examples run, and show what they say."""
 
 import pytest
+import torch
 
 from ctlssl.layers import FAMILY
 from examples import (
@@ -89,17 +90,41 @@ def test_pretraining(capsys):
     assert all(f"{name:14s} loss" in out for name in pretraining.OBJECTIVES)
 
 
-def test_state_tracking():
-    found = state_tracking.main(steps=200, seeds=1, tasks=("parity",))
-    assert min(found["parity, signed"]) > 0.9 and max(found["parity, positive"]) < 0.6
+def test_state_tracking_in_short():
+    cases = state_tracking.TRIALS
+    short = {"solved": cases["solved"][:1], "beyond them": cases["beyond them"][:1]}
+    found = state_tracking.main(seeds=(0,), steps=300, trials=short)
+    (solved,), (failed,) = found["solved"].values(), found["beyond them"].values()
+    assert solved[0] > 0.9 and failed[0] < 0.6
+
+
+def test_tables_of_groups():
+    for name, table in state_tracking.GROUPS.items():
+        n = len(table)
+        assert torch.equal(table[0], torch.arange(n)) and torch.equal(table[:, 0], torch.arange(n))
+        assert torch.equal(table.sort(dim=1).values, torch.arange(n).expand(n, n))
+        every = torch.arange(n)
+        a, b, c = torch.meshgrid(every, every, every, indexing="ij")
+        assert torch.equal(table[table[a, b], c], table[a, table[b, c]])
+        assert torch.equal(table, table.mT) == (name != "S3")
 
 
 @pytest.mark.slow
-def test_state_tracking_at_length():
-    found = state_tracking.main(tasks=("parity", "S3"))
-    for task, chance in (("parity", 1 / 2), ("S3", 1 / 6)):
-        assert min(found[f"{task}, signed"]) > 0.99
-        assert max(found[f"{task}, positive"]) < chance + 0.1
+@pytest.mark.parametrize("trial", state_tracking.TRIALS["solved"], ids=str)
+def test_what_reflections_count(trial):
+    """Above 99 % at four times the trained length, for every seed."""
+    found = state_tracking.main(trials={"solved": [trial]})
+    assert min(found["solved"][str(trial)]) > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", state_tracking.TRIALS["beyond them"], ids=str)
+def test_what_cannot_be_counted(trial):
+    """Near chance at four times the trained length, for every seed."""
+    found = state_tracking.main(trials={"beyond them": [trial]})
+    # One reflection an event tells even permutations from odd ones: three products are left to choose from.
+    left = 3 if trial.options.get("signed", True) else len(state_tracking.GROUPS[trial.group])
+    assert max(found["beyond them"][str(trial)]) < 1 / left + 0.05
 
 
 def test_oscillators():

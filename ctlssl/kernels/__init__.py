@@ -1,7 +1,18 @@
 """Loops over time: arrays in, arrays out."""
 
 from ctlssl.kernels.diagonal import diagonal_bank, diagonal_multi, diagonal_row
+from ctlssl.kernels.householder import householder_memory
 from ctlssl.kernels.linear_scan import block_scan, linear_scan
+from ctlssl.kernels.matrix_scan import matrix_scan
 from ctlssl.kernels.operators import plain_torch
 
-__all__ = ["block_scan", "diagonal_bank", "diagonal_multi", "diagonal_row", "linear_scan", "plain_torch"]
+__all__ = [
+    "block_scan",
+    "diagonal_bank",
+    "diagonal_multi",
+    "diagonal_row",
+    "householder_memory",
+    "linear_scan",
+    "matrix_scan",
+    "plain_torch",
+]
