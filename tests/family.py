@@ -40,5 +40,7 @@ CASES = {
     "signed": Case("signed"),
     "signed, positive": Case("signed", {"signed": False}),
     "signed, without decay": Case("signed", {"decays": False}),
+    "almost linear": Case("almost_linear"),
+    "almost linear, without a rectified state": Case("almost_linear", {"relus": 0}),
 }
 EVERY_CASE = [pytest.param(case, id=name) for name, case in CASES.items()]
