@@ -1,8 +1,17 @@
 """Loops over time: arrays in, arrays out."""
 
-from ctlssl.kernels.almost_linear_scan import almost_linear_scan, rectified
+from ctlssl.kernels.almost_linear_scan import almost_linear_scan, rectified, rectifier_slopes
 from ctlssl.kernels.diagonal import diagonal_bank, diagonal_multi, diagonal_row
 from ctlssl.kernels.linear_scan import linear_scan
 from ctlssl.kernels.operators import plain_torch
 
-__all__ = ["almost_linear_scan", "diagonal_bank", "diagonal_multi", "diagonal_row", "linear_scan", "plain_torch", "rectified"]
+__all__ = [
+    "almost_linear_scan",
+    "diagonal_bank",
+    "diagonal_multi",
+    "diagonal_row",
+    "linear_scan",
+    "plain_torch",
+    "rectified",
+    "rectifier_slopes",
+]

@@ -10,12 +10,22 @@ from torch import Tensor
 
 from ctlssl.state_space import project
 
-__all__ = ["almost_linear_scan", "rectified"]
+__all__ = ["almost_linear_scan", "rectified", "rectifier_slopes"]
+
+_TILE = 16
 
 
 def rectified(z: Tensor, relus: int) -> Tensor:
     """Phi*(z): the last `relus` numbers of z (..., N) cut off below 0, the others as they are."""
     return torch.maximum(z, _floor(z, relus))
+
+
+def rectifier_slopes(z: Tensor, relus: int) -> Tensor:
+    """Slope of Phi* at each number of z (..., N): 1, and 0 where it is cut off."""
+    slopes = torch.ones_like(z)
+    rectifying = slice(z.shape[-1] - relus, None)
+    slopes[..., rectifying] = (z[..., rectifying] > 0).to(z.dtype)
+    return slopes
 
 
 def almost_linear_scan(a: Tensor, f: Tensor, b: Tensor, W: Tensor, z: Tensor, relus: int) -> Tensor:
@@ -47,16 +57,32 @@ def _floor(z: Tensor, relus: int) -> Tensor:
     return floor
 
 
+def _filled(x: Tensor) -> Tensor:
+    """x (R, C) filled up with zeros to whole tiles of a matrix product, which then rounds each row alike: `project`."""
+    return torch.nn.functional.pad(x, (0, -x.shape[1] % _TILE, 0, -x.shape[0] % _TILE))
+
+
+def _tiles(x: Tensor) -> Tensor:
+    """Zeros, of the shape that x (R, C) is filled up to."""
+    return torch.zeros_like(_filled(x))
+
+
 class _Scan(torch.autograd.Function):
     """The adjoint is written out: autograd would keep half a dozen nodes a step and sum the gradient of W L times."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, f: Tensor, b: Tensor, W: Tensor, z: Tensor, relus: int) -> Tensor:
-        states, floor = b.new_empty(b.shape[1] + 1, *z.shape), _floor(z, relus)  # (1 + L, B, N)
+        (B, L, N), weights = b.shape, _filled(W).mT
+        a, f, b = (part.transpose(0, 1).contiguous() for part in (a, f, b))  # (L, B, N)
+        states, seen = b.new_empty(L + 1, B, N), _tiles(z)  # seen: Phi*(z_{k-1}) in its tiles
+        floor, own, mixed = _floor(z, relus), seen[:B, :N], torch.empty_like(seen)
+        product = mixed[:B, :N]
         states[0] = z
-        for k in range(b.shape[1]):
-            mixed = project(torch.maximum(states[k], floor), W)  # (B, N)
-            torch.addcmul(torch.addcmul(b[:, k], a[:, k], states[k]), f[:, k], mixed, out=states[k + 1])
+        every = zip(a.unbind(), f.unbind(), b.unbind(), states[:-1].unbind(), states[1:].unbind(), strict=True)
+        for keep, take, add, before, after in every:
+            torch.maximum(before, floor, out=own)
+            torch.mm(seen, weights, out=mixed)
+            torch.addcmul(torch.addcmul(add, keep, before), take, product, out=after)
         ctx.save_for_backward(a, f, W, states)
         ctx.relus = relus
         return states[1:].transpose(0, 1)
@@ -65,17 +91,19 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, f, W, states = ctx.saved_tensors
-        before = states[:-1]  # (L, B, N)
+        before, (L, B, N) = states[:-1], a.shape
+        slopes, grad, weights = rectifier_slopes(before, ctx.relus), grad.transpose(0, 1).contiguous(), _filled(W)
+        adjoint, carried, pushed = torch.empty_like(before), torch.zeros_like(states[0]), _tiles(states[0])
+        mixed = torch.empty_like(pushed)
+        own, product = pushed[:B, :N], mixed[:B, :N]  # adjoint times f, in its tiles, and what W makes of it
+        every = zip(a.unbind(), f.unbind(), grad.unbind(), slopes.unbind(), adjoint.unbind(), strict=True)
+        for keep, take, given, slope, here in reversed(list(every)):
+            torch.add(given, carried, out=here)  # (B, N)
+            torch.mul(here, take, out=own)
+            torch.mm(pushed, weights, out=mixed)
+            carried = torch.addcmul(here * keep, product, slope)
         seen = rectified(before, ctx.relus)
-        slopes = torch.ones_like(before)
-        rectifying = slice(before.shape[-1] - ctx.relus, None)
-        slopes[..., rectifying] = (before[..., rectifying] > 0).to(slopes.dtype)
-        adjoint, carried = torch.empty_like(before), torch.zeros_like(states[0])
-        back = W.mT.contiguous()
-        for k in range(len(before) - 1, -1, -1):
-            here = torch.add(grad[:, k], carried, out=adjoint[k])  # (B, N)
-            carried = torch.addcmul(here * a[:, k], project(here * f[:, k], back), slopes[k])
-        scaled = (adjoint * f.transpose(0, 1)).flatten(0, 1)  # (L B, N)
-        through = (adjoint * project(seen, W)).transpose(0, 1)
-        flat = adjoint.transpose(0, 1)
-        return flat * before.transpose(0, 1), through, flat, scaled.mT @ seen.flatten(0, 1), carried, None
+        through = adjoint * project(seen, W)
+        of_weights = (adjoint * f).flatten(0, 1).mT @ seen.flatten(0, 1)
+        per_row = (part.transpose(0, 1) for part in (adjoint * before, through, adjoint))  # (B, L, N)
+        return *per_row, of_weights, carried, None

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from ctlssl.kernels import almost_linear_scan, rectified
+from ctlssl.kernels import almost_linear_scan, rectified, rectifier_slopes
 from ctlssl.layers.linear_form import LinearForm
 from ctlssl.layers.recurrent import RecurrentLayer
 from ctlssl.state_matrices.phi import phi_functions
@@ -153,9 +153,7 @@ class AlmostLinearLSSL(RecurrentLayer):
         steps = self.log_step.double().exp()
         keep, phi = phi_functions(-a * steps * dt, top=1)
         step = keep.diag() + (steps * dt * phi)[:, None] * W * slopes[:, None]
-        return FixedPoints(
-            state, real, torch.linalg.eigvals(steps[:, None] * flow), torch.linalg.eigvals(step)
-        )
+        return FixedPoints(state, real, torch.linalg.eigvals(steps[:, None] * flow), torch.linalg.eigvals(step))
 
     def coefficients(self, dt: Tensor) -> tuple[Tensor, Tensor]:
         """e^{-a h} and h phi_1(-a h) of gaps dt (...), each (..., N) float64."""
@@ -168,8 +166,7 @@ class AlmostLinearLSSL(RecurrentLayer):
         (B, L, H), N, dtype = rows.u.shape, self.state_size, rows.u.dtype
         states, _ = self.trajectory(rows)
         before = torch.cat([rows.start.x[:, None], states[:, :-1]], dim=1)[:, :L]  # (B, L, N)
-        slopes = torch.ones_like(before)
-        slopes[..., N - self.relus :] = (before[..., N - self.relus :] > 0).to(dtype)
+        slopes = rectifier_slopes(before, self.relus)
         keep, take = (part.to(dtype) for part in self.coefficients(rows.dt))  # (B, L, N)
         transition = before.new_zeros(B, L, N + 1, N + 1)
         transition[..., :N, :N] = torch.diag_embed(keep) + take[..., None] * self.W.to(dtype) * slopes[..., None, :]
