@@ -58,7 +58,7 @@ def _floor(z: Tensor, relus: int) -> Tensor:
 
 
 def _filled(x: Tensor) -> Tensor:
-    """x (R, C) filled up with zeros to whole tiles of a matrix product, which then rounds each row alike: `project`."""
+    """Rows x (R, C) filled up with zeros to whole tiles, so that a product rounds each row alike: see `project`."""
     return torch.nn.functional.pad(x, (0, -x.shape[1] % _TILE, 0, -x.shape[0] % _TILE))
 
 
@@ -91,7 +91,7 @@ class _Scan(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, f, W, states = ctx.saved_tensors
-        before, (L, B, N) = states[:-1], a.shape
+        before, (B, N) = states[:-1], a.shape[1:]
         slopes, grad, weights = rectifier_slopes(before, ctx.relus), grad.transpose(0, 1).contiguous(), _filled(W)
         adjoint, carried, pushed = torch.empty_like(before), torch.zeros_like(states[0]), _tiles(states[0])
         mixed = torch.empty_like(pushed)
