@@ -1,13 +1,14 @@
 """The almost-linear layer against naive loops, scipy's solver, finite differences and cases worked out by hand."""
 
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from ctlssl.kernels import almost_linear_scan
+from ctlssl.kernels import almost_linear_scan, plain_torch
 from ctlssl.layers import AlmostLinearLSSL
 from ctlssl.views import State
 from tests.contracts import generator, layer_batch
@@ -152,15 +153,31 @@ def test_codes():
     assert AlmostLinearLSSL(1, 4, relus=0).code(z).tolist() == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize(("B", "N", "relus"), [(2, 3, 2), (16, 16, 1)])
-def test_gradients_of_the_scan(B, N, relus):
-    """Also where states fill whole tiles of a matrix product."""
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(("B", "N", "relus"), [(2, 3, 2), (16, 16, 1), (3, 20, 0)])
+def test_gradients_of_the_scan(B, N, relus, plain):
     rng = generator("scan", B, N)
     sizes = [(B, 4, N)] * 3 + [(N, N), (B, N)]
     given = [torch.from_numpy(0.5 * rng.standard_normal(size)).requires_grad_() for size in sizes]
     start = given[-1].detach().clone()
-    assert torch.autograd.gradcheck(lambda *parts: almost_linear_scan(*parts, relus), given, fast_mode=True)
+    with plain_torch() if plain else nullcontext():
+        assert torch.autograd.gradcheck(lambda *parts: almost_linear_scan(*parts, relus), given, fast_mode=True)
     assert torch.equal(given[-1], start)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_loops_and_their_twin(dtype):
+    """Values and gradients, from coefficients that are expanded and from a state that is a view."""
+    rng = generator("twin", dtype)
+    a, f = (torch.from_numpy(rng.uniform(0, 1, (1, 1, 7))).to(dtype).requires_grad_() for _ in range(2))
+    b, W, z = (torch.from_numpy(rng.standard_normal(size)).to(dtype) for size in ((3, 40, 7), (7, 7), (7, 3)))
+    W, found = (0.5 * W).requires_grad_(), []
+    for context in (nullcontext(), plain_torch()):
+        with context:
+            states = almost_linear_scan(a.expand(3, 40, 7), f.expand(3, 40, 7), b, W, z.mT, 3)
+            found.append([states, *torch.autograd.grad(states.square().mean(), [a, f, W])])
+    for mine, twin in zip(*found, strict=True):
+        assert (mine - twin).abs().max() <= (1e-11 if dtype == torch.float64 else 1e-3) * twin.abs().max()
 
 
 def test_rounding_grows_where_the_flow_is_chaotic():

@@ -1,4 +1,4 @@
-"""The recurrence of a layer that is linear but for a few rectified states, in plain torch."""
+"""A recurrence that is linear but for a few rectified states: compiled loops on CPU, plain torch anywhere."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctlssl.kernels.operators import array, fused
 from ctlssl.state_space import project
 
 __all__ = ["almost_linear_scan", "rectified", "rectifier_slopes"]
-
-_TILE = 16
 
 
 def rectified(z: Tensor, relus: int) -> Tensor:
@@ -57,14 +56,44 @@ def _floor(z: Tensor, relus: int) -> Tensor:
     return floor
 
 
-def _filled(x: Tensor) -> Tensor:
-    """Rows x (R, C) filled up with zeros to whole tiles, so that a product rounds each row alike: see `project`."""
-    return torch.nn.functional.pad(x, (0, -x.shape[1] % _TILE, 0, -x.shape[0] % _TILE))
+def _compiled_forward(a: Tensor, f: Tensor, b: Tensor, W: Tensor, z: Tensor, relus: int) -> Tensor:
+    """The state before the first row and those of all rows, (B, 1 + L, N)."""
+    from ctlssl.kernels import compiled_almost_linear
+
+    states = torch.cat([z[:, None], torch.empty_like(b)], dim=1)
+    given = (array(part) for part in (a, f, b, W.mT, _floor(z, relus)))
+    compiled_almost_linear.forward(*given, states.numpy())
+    return states
 
 
-def _tiles(x: Tensor) -> Tensor:
-    """Zeros, of the shape that x (R, C) is filled up to."""
-    return torch.zeros_like(_filled(x))
+def _compiled_backward(
+    a: Tensor, f: Tensor, W: Tensor, states: Tensor, grad: Tensor, relus: int
+) -> tuple[Tensor, Tensor]:
+    """Adjoints of each row's state, (B, L, N), and of the state before the first, (B, N)."""
+    from ctlssl.kernels import compiled_almost_linear
+
+    adjoint, carried = torch.empty_like(a, memory_format=torch.contiguous_format), torch.zeros_like(states[:, 0])
+    given = (array(part) for part in (a, f, W, _floor(W, relus), states, grad))
+    compiled_almost_linear.backward(*given, adjoint.numpy(), carried.numpy())
+    return adjoint, carried
+
+
+def _forward(a: Tensor, f: Tensor, b: Tensor, W: Tensor, z: Tensor, relus: int) -> Tensor:
+    """The same in plain torch."""
+    states, floor = [z], _floor(z, relus)
+    for keep, take, add in zip(a.unbind(1), f.unbind(1), b.unbind(1), strict=True):
+        mixed = project(torch.maximum(states[-1], floor), W)  # (B, N)
+        states.append(torch.addcmul(torch.addcmul(add, keep, states[-1]), take, mixed))
+    return torch.stack(states, dim=1)
+
+
+def _backward(a: Tensor, f: Tensor, W: Tensor, states: Tensor, grad: Tensor, relus: int) -> tuple[Tensor, Tensor]:
+    """The same in plain torch."""
+    slopes, carried, adjoints = rectifier_slopes(states[:, :-1], relus), torch.zeros_like(states[:, 0]), []
+    for k in range(grad.shape[1] - 1, -1, -1):
+        adjoints.append(grad[:, k] + carried)  # (B, N)
+        carried = torch.addcmul(adjoints[-1] * a[:, k], project(adjoints[-1] * f[:, k], W.mT), slopes[:, k])
+    return (torch.stack(adjoints[::-1], dim=1) if adjoints else torch.zeros_like(grad)), carried
 
 
 class _Scan(torch.autograd.Function):
@@ -72,38 +101,17 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, f: Tensor, b: Tensor, W: Tensor, z: Tensor, relus: int) -> Tensor:
-        (B, L, N), weights = b.shape, _filled(W).mT
-        a, f, b = (part.transpose(0, 1).contiguous() for part in (a, f, b))  # (L, B, N)
-        states, seen = b.new_empty(L + 1, B, N), _tiles(z)  # seen: Phi*(z_{k-1}) in its tiles
-        floor, own, mixed = _floor(z, relus), seen[:B, :N], torch.empty_like(seen)
-        product = mixed[:B, :N]
-        states[0] = z
-        every = zip(a.unbind(), f.unbind(), b.unbind(), states[:-1].unbind(), states[1:].unbind(), strict=True)
-        for keep, take, add, before, after in every:
-            torch.maximum(before, floor, out=own)
-            torch.mm(seen, weights, out=mixed)
-            torch.addcmul(torch.addcmul(add, keep, before), take, product, out=after)
+        states = (_compiled_forward if fused(b) else _forward)(a, f, b, W, z, relus)  # (B, 1 + L, N)
         ctx.save_for_backward(a, f, W, states)
         ctx.relus = relus
-        return states[1:].transpose(0, 1)
+        return states[:, 1:]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, f, W, states = ctx.saved_tensors
-        before, (B, N) = states[:-1], a.shape[1:]
-        slopes, grad, weights = rectifier_slopes(before, ctx.relus), grad.transpose(0, 1).contiguous(), _filled(W)
-        adjoint, carried, pushed = torch.empty_like(before), torch.zeros_like(states[0]), _tiles(states[0])
-        mixed = torch.empty_like(pushed)
-        own, product = pushed[:B, :N], mixed[:B, :N]  # adjoint times f, in its tiles, and what W makes of it
-        every = zip(a.unbind(), f.unbind(), grad.unbind(), slopes.unbind(), adjoint.unbind(), strict=True)
-        for keep, take, given, slope, here in reversed(list(every)):
-            torch.add(given, carried, out=here)  # (B, N)
-            torch.mul(here, take, out=own)
-            torch.mm(pushed, weights, out=mixed)
-            carried = torch.addcmul(here * keep, product, slope)
+        adjoint, carried = (_compiled_backward if fused(grad) else _backward)(a, f, W, states, grad, ctx.relus)
+        before = states[:, :-1]  # (B, L, N)
         seen = rectified(before, ctx.relus)
-        through = adjoint * project(seen, W)
         of_weights = (adjoint * f).flatten(0, 1).mT @ seen.flatten(0, 1)
-        per_row = (part.transpose(0, 1) for part in (adjoint * before, through, adjoint))  # (B, L, N)
-        return *per_row, of_weights, carried, None
+        return adjoint * before, adjoint * project(seen, W), adjoint, of_weights, carried, None
