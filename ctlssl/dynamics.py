@@ -90,15 +90,8 @@ class AlmostLinearDynamics(nn.Module):
         if interval < 1:
             raise ValueError(f"interval is a number of rows, at least 1; found {interval}")
         keep, take = self._factors(dt, s)
-        z, found = self.start(s[:, 0]), []
-        for first in range(0, s.shape[1] - 1, interval):
-            if first:
-                z = torch.cat([s[:, first], z[:, self.observed :]], dim=1)  # (B, N)
-            rows = slice(first + 1, first + 1 + interval)
-            states = self._run(z, keep[:, rows], take[:, rows])  # (B, interval, N)
-            found.append(states[..., : self.observed])
-            z = states[:, -1]
-        return torch.cat(found, dim=1) if found else s[:, :0]
+        states = self._run(self.start(s[:, 0]), keep[:, 1:], take[:, 1:], s[:, :-1], interval)  # (B, L - 1, N)
+        return states[..., : self.observed]
 
     @torch.no_grad()
     def generate(self, start: Tensor, dt: Tensor | float | None = None, steps: int | None = None) -> Tensor:
@@ -136,9 +129,9 @@ class AlmostLinearDynamics(nn.Module):
         keep, take = (part.to(s.dtype).expand(size) for part in self.layer.coefficients(gaps))
         return keep, take
 
-    def _run(self, z: Tensor, keep: Tensor, take: Tensor) -> Tensor:
+    def _run(self, z: Tensor, keep: Tensor, take: Tensor, given: Tensor | None = None, interval: int = 0) -> Tensor:
         layer = self.layer
-        return almost_linear_scan(keep, take, take * layer.bias, layer.W, z, layer.relus)
+        return almost_linear_scan(keep, take, take * layer.bias, layer.W, z, layer.relus, given, interval)
 
     def _check(self, s: Tensor) -> None:
         if s.ndim != 3 or s.shape[2] != self.observed or s.shape[1] < 1:

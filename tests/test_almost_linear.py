@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import pytest
@@ -160,8 +161,11 @@ def test_gradients_of_the_scan(B, N, relus, plain):
     sizes = [(B, 4, N)] * 3 + [(N, N), (B, N)]
     given = [torch.from_numpy(0.5 * rng.standard_normal(size)).requires_grad_() for size in sizes]
     start = given[-1].detach().clone()
+    data = torch.from_numpy(rng.standard_normal((B, 4, 2)))
     with plain_torch() if plain else nullcontext():
-        assert torch.autograd.gradcheck(lambda *parts: almost_linear_scan(*parts, relus), given, fast_mode=True)
+        for options in ((), (data, 1), (data, 2)):
+            scan = partial(lambda options, *parts: almost_linear_scan(*parts, relus, *options), options)
+            assert torch.autograd.gradcheck(scan, given, fast_mode=True)
     assert torch.equal(given[-1], start)
 
 
@@ -172,9 +176,10 @@ def test_compiled_loops_and_their_twin(dtype):
     a, f = (torch.from_numpy(rng.uniform(0, 1, (1, 1, 7))).to(dtype).requires_grad_() for _ in range(2))
     b, W, z = (torch.from_numpy(rng.standard_normal(size)).to(dtype) for size in ((3, 40, 7), (7, 7), (7, 3)))
     W, found = (0.5 * W).requires_grad_(), []
+    forced = torch.from_numpy(rng.standard_normal((3, 40, 2))).to(dtype), 6
     for context in (nullcontext(), plain_torch()):
         with context:
-            states = almost_linear_scan(a.expand(3, 40, 7), f.expand(3, 40, 7), b, W, z.mT, 3)
+            states = almost_linear_scan(a.expand(3, 40, 7), f.expand(3, 40, 7), b, W, z.mT, 3, *forced)
             found.append([states, *torch.autograd.grad(states.square().mean(), [a, f, W])])
     for mine, twin in zip(*found, strict=True):
         assert (mine - twin).abs().max() <= (1e-11 if dtype == torch.float64 else 1e-3) * twin.abs().max()

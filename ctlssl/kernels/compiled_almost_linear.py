@@ -10,23 +10,39 @@ __all__ = ["backward", "forward"]
 
 
 @compiled
-def forward(a, f, b, columns, floor, states):
-    """States (B, 1 + L, N), of which the first are given; `columns` is W transposed, `floor` what Phi* cuts off at."""
+def forward(a, f, b, columns, floor, given, interval, before, states):
+    """States (B, L, N), and those that each row begins with, of which the first row's are given.
+
+    Args:
+        a: factors, (B, L, N).
+        f: factors of what comes from the other states, (B, L, N).
+        b: additions, (B, L, N).
+        columns: W transposed.
+        floor: what Phi* cuts off at, (N,).
+        given: what the first D states are set to before every `interval`-th row, (B, L, D).
+        interval: see there.
+        before: states that a row begins with, (B, L, N).
+        states: states after it.
+    """
     B, L, N = b.shape
     mixed = np.empty(N, b.dtype)
     for s in range(B):
         for k in range(L):
+            if k:
+                before[s, k] = states[s, k - 1]
+                if k % interval == 0:
+                    before[s, k, : given.shape[2]] = given[s, k]
             mixed[:] = 0
             for j in range(N):
-                seen = max(states[s, k, j], floor[j])
+                seen = max(before[s, k, j], floor[j])
                 for i in range(N):
                     mixed[i] += columns[j, i] * seen
             for i in range(N):
-                states[s, k + 1, i] = a[s, k, i] * states[s, k, i] + f[s, k, i] * mixed[i] + b[s, k, i]
+                states[s, k, i] = a[s, k, i] * before[s, k, i] + f[s, k, i] * mixed[i] + b[s, k, i]
 
 
 @compiled
-def backward(a, f, W, floor, states, grad, adjoint, carried):
+def backward(a, f, W, floor, given, interval, before, grad, adjoint, carried):
     """Adjoints (B, L, N) of each row's state, and of the state before the first, (B, N), which begins as zeros."""
     B, L, N = grad.shape
     pushed = np.empty(N, grad.dtype)
@@ -40,5 +56,7 @@ def backward(a, f, W, floor, states, grad, adjoint, carried):
                     pushed[j] += through * W[i, j]
             for j in range(N):
                 carried[s, j] = adjoint[s, k, j] * a[s, k, j]
-                if states[s, k, j] > floor[j]:
+                if before[s, k, j] > floor[j]:
                     carried[s, j] += pushed[j]
+            if k and k % interval == 0:
+                carried[s, : given.shape[2]] = 0
