@@ -86,8 +86,9 @@ def fit_dynamics(
         >>> _ = torch.manual_seed(0)
         >>> turns = torch.arange(300) * 0.2
         >>> circle = torch.stack([turns.sin(), turns.cos()], dim=1)
-        >>> system = AlmostLinearDynamics(observed=2, state_size=2, relus=0)
-        >>> losses = fit_dynamics(system, circle, training=TeacherForcing(length=30, batches=200, learning_rate=0.05))
+        >>> system = AlmostLinearDynamics(observed=2, state_size=2, relus=0, step_range=(0.5, 0.5))
+        >>> training = TeacherForcing(interval=4, length=30, batches=100, learning_rate=0.1, last_rate=0.01)
+        >>> losses = fit_dynamics(system, circle, training=training)
         >>> bool(losses[-1] < 0.1 * losses[0])
         True
     """
