@@ -166,6 +166,8 @@ def test_gradients_of_the_scan(B, N, relus, plain):
         for options in ((), (data, 1), (data, 2)):
             scan = partial(lambda options, *parts: almost_linear_scan(*parts, relus, *options), options)
             assert torch.autograd.gradcheck(scan, given, fast_mode=True)
+        if plain:
+            assert torch.autograd.gradgradcheck(scan, given, fast_mode=True)
     assert torch.equal(given[-1], start)
 
 

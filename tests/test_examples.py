@@ -1,6 +1,15 @@
 """The examples run, and show what they say."""
 
-from examples import convolutional_models, differential_equations, hippo_memory, recurrent_models, time_scales
+import pytest
+
+from examples import (
+    convolutional_models,
+    differential_equations,
+    hippo_memory,
+    lorenz,
+    recurrent_models,
+    time_scales,
+)
 
 
 def test_hippo_memory(tmp_path):
@@ -37,3 +46,18 @@ def test_time_scales(tmp_path):
     assert path.stat().st_size > 10_000
     assert found["log_loss after"] < found["log_loss before"]
     assert 0.1 < found["before"] < 1 and found["after"] != found["before"]
+
+
+@pytest.mark.parametrize("irregular", [False, True])
+def test_lorenz(irregular):
+    """A short training is on its way; the slow one below arrives."""
+    (found,) = lorenz.main((0,), irregular, rows=2000, batches=150, judged=2000)
+    assert found["loss"] < 0.5 and found["regions"] >= 1
+
+
+@pytest.mark.slow
+def test_lorenz_is_reconstructed():
+    """Two lobes, both visited for ever, unstable fixed points in their middles, and a run spread as the true one is."""
+    (found,) = lorenz.main((1,))
+    assert found["divergence"] < 3 and found["spectral distance"] < 0.3
+    assert found["regions"] >= 3 and 0.2 < found["right lobe"] < 0.8 and found["distance of the lobes"] < 0.3

@@ -10,7 +10,7 @@ __all__ = ["backward", "forward"]
 
 
 @compiled
-def forward(a, f, b, columns, floor, given, interval, before, states):
+def forward(a, f, b, columns, relus, given, interval, before, states):
     """States (B, L, N), and those that each row begins with, of which the first row's are given.
 
     Args:
@@ -18,7 +18,7 @@ def forward(a, f, b, columns, floor, given, interval, before, states):
         f: factors of what comes from the other states, (B, L, N).
         b: additions, (B, L, N).
         columns: W transposed.
-        floor: what Phi* cuts off at, (N,).
+        relus: how many states, the last ones, Phi* cuts off below 0.
         given: what the first D states are set to before every `interval`-th row, (B, L, D).
         interval: see there.
         before: states that a row begins with, (B, L, N).
@@ -34,7 +34,9 @@ def forward(a, f, b, columns, floor, given, interval, before, states):
                     before[s, k, : given.shape[2]] = given[s, k]
             mixed[:] = 0
             for j in range(N):
-                seen = max(before[s, k, j], floor[j])
+                seen = before[s, k, j]
+                if j >= N - relus and seen < 0:
+                    continue
                 for i in range(N):
                     mixed[i] += columns[j, i] * seen
             for i in range(N):
@@ -42,7 +44,7 @@ def forward(a, f, b, columns, floor, given, interval, before, states):
 
 
 @compiled
-def backward(a, f, W, floor, given, interval, before, grad, adjoint, carried):
+def backward(a, f, W, relus, given, interval, before, grad, adjoint, carried):
     """Adjoints (B, L, N) of each row's state, and of the state before the first, (B, N), which begins as zeros."""
     B, L, N = grad.shape
     pushed = np.empty(N, grad.dtype)
@@ -56,7 +58,7 @@ def backward(a, f, W, floor, given, interval, before, grad, adjoint, carried):
                     pushed[j] += through * W[i, j]
             for j in range(N):
                 carried[s, j] = adjoint[s, k, j] * a[s, k, j]
-                if before[s, k, j] > floor[j]:
+                if j < N - relus or before[s, k, j] > 0:
                     carried[s, j] += pushed[j]
             if k and k % interval == 0:
                 carried[s, : given.shape[2]] = 0

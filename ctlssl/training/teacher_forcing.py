@@ -42,8 +42,8 @@ class TeacherForcing:
     length: int = 200
     batch_size: int = 16
     batches: int = 20_000
-    learning_rate: float = 3e-3
-    last_rate: float = 1e-5
+    learning_rate: float = 5e-3
+    last_rate: float = 1e-4
     clip: float = 10.0
     seed: int = 0
 
