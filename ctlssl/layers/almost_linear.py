@@ -18,7 +18,7 @@ from ctlssl.views.response import Rows
 
 __all__ = ["AlmostLinearLSSL", "FixedPoints"]
 
-_MOST_RELUS_LISTED = 16
+_MOST_RELUS_LISTED = 12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,10 +150,10 @@ class AlmostLinearLSSL(RecurrentLayer):
         state[failed != 0] = torch.nan
         # Rounding puts a point that lies on a border on either side.
         real = state.isfinite().all(-1) & (self.code(state) == torch.arange(len(flow), device=state.device))
-        steps = self.log_step.double().exp()
-        keep, phi = phi_functions(-a * steps * dt, top=1)
-        step = keep.diag() + (steps * dt * phi)[:, None] * W * slopes[:, None]
-        return FixedPoints(state, real, torch.linalg.eigvals(steps[:, None] * flow), torch.linalg.eigvals(step))
+        keep, take = self.coefficients(torch.tensor(dt, device=W.device))  # (N,)
+        eigenvalues = torch.linalg.eigvals(self.log_step.double().exp()[:, None] * flow)
+        multipliers = torch.linalg.eigvals(keep.diag() + take[:, None] * W * slopes[:, None])
+        return FixedPoints(state, real, eigenvalues, multipliers)
 
     def coefficients(self, dt: Tensor) -> tuple[Tensor, Tensor]:
         """e^{-a h} and h phi_1(-a h) of gaps dt (...), each (..., N) float64."""
