@@ -120,7 +120,7 @@ def test_eigenvalues_are_those_of_the_jacobians():
     for move, found in ((lambda z: flow(layer, z, np.zeros(2)), points.eigenvalues), (step, points.multipliers)):
         jacobian = np.stack([(move(z + tiny * e) - move(z - tiny * e)) / (2 * tiny) for e in np.eye(5)], axis=1)
         expected = np.linalg.eigvals(jacobian)
-        np.testing.assert_allclose(np.sort_complex(found[region].numpy()), np.sort_complex(expected), atol=1e-7)
+        np.testing.assert_allclose(np.sort_complex(found[region].numpy()), np.sort_complex(expected), atol=1e-8)
 
 
 def test_by_hand():

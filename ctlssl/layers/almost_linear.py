@@ -150,7 +150,7 @@ class AlmostLinearLSSL(RecurrentLayer):
         state[failed != 0] = torch.nan
         # Rounding puts a point that lies on a border on either side.
         real = state.isfinite().all(-1) & (self.code(state) == torch.arange(len(flow), device=state.device))
-        keep, take = self.coefficients(torch.tensor(dt, device=W.device))  # (N,)
+        keep, take = self.coefficients(torch.tensor(dt, dtype=torch.float64, device=W.device))  # (N,)
         eigenvalues = torch.linalg.eigvals(self.log_step.double().exp()[:, None] * flow)
         multipliers = torch.linalg.eigvals(keep.diag() + take[:, None] * W * slopes[:, None])
         return FixedPoints(state, real, eigenvalues, multipliers)
