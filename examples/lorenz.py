@@ -3,8 +3,12 @@
 A system with N = 20 states, of which two are rectified, is trained by sparse teacher forcing on a trajectory that is
 seen at equal or at random gaps. It then runs freely, and what is compared with the true system is what chaos leaves
 comparable: where the run spends its time, at which frequencies it moves, and the fixed points. Each region of the
-system is linear: how many are visited, and what the fixed point of each is, is printed. Run it, with seeds as
-arguments, and "irregular" for random gaps:
+system is linear: the share of the time in each and its fixed point are printed. The leading eigenvalues to be found are
+0.09 +- 10.19i in the middles of the lobes and 11.83 at the origin between them.
+
+The interval of forcing matters most. At 16 to 25 rows errors of prediction are smaller, but after a training of this
+length the middle of a lobe may come out stable, and a free run ends there; over 40 rows a wrong sign of that growth
+costs enough to be learned. Run it, with seeds as arguments, and "irregular" for random gaps:
 
     python examples/lorenz.py 0 1 2
     python examples/lorenz.py 0 1 irregular
@@ -41,7 +45,7 @@ def lorenz(times: np.ndarray, start: tuple[float, float, float]) -> np.ndarray:
 
 def judge(system: AlmostLinearDynamics, rows: int) -> dict[str, float]:
     """A free run of as many rows against a true one, after the time that each needs to forget its start."""
-    truth = lorenz(GAP * np.arange(rows), (-3.0, 2.0, 15.0))
+    truth, other = (lorenz(GAP * np.arange(rows), start) for start in ((-3.0, 2.0, 15.0), (4.0, 1.0, 30.0)))
     states = system.generate(torch.from_numpy(truth[:1]).float(), dt=1.0, steps=rows + 1000)[0, 1000:]  # (rows, N)
     run, codes = states[:, :3].double().numpy(), system.layer.code(states).numpy()
     share = np.bincount(codes, minlength=2**system.layer.relus) / rows
@@ -59,7 +63,9 @@ def judge(system: AlmostLinearDynamics, rows: int) -> dict[str, float]:
         )
     return {
         "divergence": state_space_divergence(truth, run),
+        "divergence of another true run": state_space_divergence(truth, other),
         "spectral distance": spectral_distance(truth, run) if moves else 1.0,
+        "spectral distance of another true run": spectral_distance(truth, other),
         "regions": int((share > 0).sum()),
         "right lobe": float((run[:, 0] > 0).mean()),
         "distance of the origin": nearest[0],
