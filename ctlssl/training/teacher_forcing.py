@@ -92,8 +92,7 @@ def fit_dynamics(
         >>> bool(losses[-1] < 0.1 * losses[0])
         True
     """
-    dtype = system.lift.dtype
-    trajectory = torch.as_tensor(trajectory).to(dtype)
+    trajectory = torch.as_tensor(trajectory).to(system.lift)
     if trajectory.ndim != 2 or trajectory.shape[1] != system.observed or len(trajectory) < training.length:
         raise ValueError(
             f"a trajectory needs shape (rows, {system.observed}) with at least {training.length} rows, the length of a "
