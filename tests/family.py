@@ -50,7 +50,6 @@ CASES = {
     "liquid kernel, degree 1": Case("liquid_kernel", {"degree": 1}, frozenset()),
     "almost linear": Case("almost_linear"),
     "almost linear, no rectifier": Case("almost_linear", {"relus": 0}),
-    "almost linear, identity": Case("almost_linear", {"identity": True}),
     "householder": Case("householder"),
     "householder, two steps and heads": Case("householder", {"reflections": 2, "heads": 2, "values": 3}),
     "householder, two reflections": Case("householder", {"reflections": 2}),

@@ -9,6 +9,7 @@ from examples import (
     differential_equations,
     hippo_memory,
     liquid,
+    lorenz,
     one_form,
     oscillators,
     outliers,
@@ -134,3 +135,19 @@ def test_oscillators():
     ((soon, late),) = found["LinOSS exact"]
     assert soon < 1 and late < 1.1
     assert not found["LinOSS implicit-explicit"]
+
+
+@pytest.mark.parametrize("irregular", [False, True])
+def test_lorenz(irregular):
+    """A short training is on its way; the slow one below arrives."""
+    (found,) = lorenz.main((0,), irregular, rows=2000, batches=500, interval=2, judged=2000)
+    assert found["loss"] < 0.05 and found["divergence"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_lorenz_is_reconstructed():
+    """Two lobes, both visited for ever, unstable fixed points in their middles, and a run spread as the true one is."""
+    (found,) = lorenz.main((1,))
+    assert found["divergence"] < 4 and found["spectral distance"] < 0.4
+    assert found["regions"] >= 3 and 0.2 < found["right lobe"] < 0.8 and found["distance of the lobes"] < 0.5

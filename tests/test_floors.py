@@ -21,7 +21,7 @@ FLOORS = {
         ["layers", "hippo_memory", "packed_calls", "contract", "model_state", "interleaving", "encoders", "heads"], 4
     ),
     "streaming": 4,
-    **dict.fromkeys(["models", "baselines", "half_lives", "agreement"], 5),
+    **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks"], 5),
     **dict.fromkeys(["training", "pretraining"], 6),
     **dict.fromkeys(["comparison", "costs", "estimators", "testing"], 7),

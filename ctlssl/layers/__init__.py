@@ -1,6 +1,6 @@
 """Learnable layers: LSSL, and its family, each called the same way and found here by name."""
 
-from ctlssl.layers.almost_linear import AlmostLinearLSSL, LinearRegions
+from ctlssl.layers.almost_linear import AlmostLinearLSSL, FixedPoints
 from ctlssl.layers.as_recurrence import as_recurrence
 from ctlssl.layers.attention_form import linear_attention_form
 from ctlssl.layers.event_lssl import EventLSSL
@@ -21,15 +21,15 @@ __all__ = [
     "FAMILY",
     "LSSL",
     "AlmostLinearLSSL",
-    "LinearRegions",
-    "RobustMemory",
     "EventLSSL",
+    "FixedPoints",
     "HouseholderLSSL",
     "LinOSS",
     "LinearForm",
     "LiquidKernelLSSL",
     "LiquidLSSL",
     "RecurrentLayer",
+    "RobustMemory",
     "SelectiveLSSL",
     "SignedLSSL",
     "ViewChoice",

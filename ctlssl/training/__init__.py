@@ -3,16 +3,19 @@
 from ctlssl.training.chunks import Pieces, backward_in_chunks, chunks, predict_in_chunks, terms_in_chunks
 from ctlssl.training.fitting import History, Progress, evaluate, fit, predict, score
 from ctlssl.training.optimization import Training
+from ctlssl.training.teacher_forcing import TeacherForcing, fit_dynamics
 
 __all__ = [
     "History",
     "Pieces",
     "Progress",
+    "TeacherForcing",
     "Training",
     "backward_in_chunks",
     "chunks",
     "evaluate",
     "fit",
+    "fit_dynamics",
     "predict",
     "predict_in_chunks",
     "score",
