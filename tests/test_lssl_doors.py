@@ -28,6 +28,7 @@ def test_names_and_defaults():
         "bidirectional": False,
         "step_size": "plain",
         "per_channel": False,
+        "blocks": 1,
     }
     assert ctlssl.exact is exact and ctlssl.gbt(0.3) == gbt(0.3)
     layer = LSSL(2, 4, method=Discretization(exact, PREVIOUS), structure=STRUCTURES["dplr"].build)

@@ -131,10 +131,9 @@ class LinOSS(RecurrentLayer):
             f'{largest:.3g}, and 2 is the limit; use method="exact" or "implicit", or a smaller step_range'
         )
 
-    def _oscillators(self) -> tuple[Tensor, Tensor]:
-        """Stiffness A and damping G, (m,) float64."""
-        stiffness = self.log_stiffness.double().exp()
-        return stiffness, torch.zeros_like(stiffness) if self.log_damping is None else self.log_damping.double().exp()
+    def _oscillators(self) -> tuple[Tensor, Tensor | float]:
+        """Stiffness A (m,) float64, and damping G, the same or 0."""
+        return self.log_stiffness.double().exp(), 0.0 if self.log_damping is None else self.log_damping.double().exp()
 
     def _coefficients(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Matrices (B, L, m, 2, 2) and drives of w = 1 (B, L, m, 2), in the dtype of the inputs."""
