@@ -59,6 +59,8 @@ class LinOSS(RecurrentLayer):
         (torch.Size([3, 5, 2]), torch.Size([3, 4, 2]))
     """
 
+    dynamics = frozenset({"log_step", "log_stiffness", "log_damping", "B"})
+
     def __init__(
         self,
         channels: int,
