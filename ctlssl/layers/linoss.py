@@ -31,7 +31,8 @@ class LinOSS(RecurrentLayer):
 
     The implicit one loses energy at every gap and is stable at all. The implicit-explicit one keeps the volume of phase
     space (determinant 1 without damping) and is stable while h^2 A < 4; it may grow at larger gaps. The exact one is
-    right at any gap: without damping it keeps the energy of the unforced oscillator.
+    right at any gap: without damping it keeps energy and phase of the unforced oscillator, so it is the one for a
+    clock with long gaps.
 
     Args:
         channels: inputs and outputs H.
