@@ -2,8 +2,12 @@
 
 Every record is one damped string with three known tones, started anyhow, heard through noise at 60 random times, and
 asked for later: soon, and after many periods. What a model keeps of the phase shows late. The best forecast there is,
-that of someone who knows the tones, is a linear one and printed beside. The implicit-explicit step is no step for such
-a clock: it grows where a gap is beyond 2 / frequency, and says so. Run it for a table:
+that of someone who knows the tones, is a linear one and printed beside.
+
+The exact oscillators carry the phase through the silence, the implicit ones have lost it by then, and the
+implicit-explicit step is none for such a clock: it grows where a gap is beyond 2 / frequency, and says so. A diagonal
+LSSL of the same size does better still: it reads both parts of each rotation, LinOSS the position alone. Run it for a
+table:
 
     python examples/oscillators.py
 """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctlssl.layers import LSSL
+from ctlssl.layers import LSSL, LinOSS, SelectiveLSSL
 from ctlssl.tasks import Examples
 from ctlssl.training import Training, evaluate, fit, predict
 from ctlssl.training.fitting import shuffled
@@ -264,3 +264,11 @@ def test_the_dynamics_of_a_layer_are_found_whatever_its_structure(structure):
     assert {id(parameter) for parameter in readout["params"]} == {id(layer.C), id(layer.D)}
     assert len(dynamics["params"]) == len(list(layer.parameters())) - 2
     assert dynamics["weight_decay"] == 0 and dynamics["lr"] < readout["lr"]
+
+
+@pytest.mark.parametrize("layer", [LinOSS(4, 8, damped=True), SelectiveLSSL(4, 8)], ids=["linoss", "selective"])
+def test_the_dynamics_of_the_family_are_found(layer):
+    *_, dynamics = parameter_groups(layer, Training())
+    expected = {id(getattr(layer, name)) for name in layer.dynamics}
+    assert {id(parameter) for parameter in dynamics["params"]} == expected and len(expected) == len(layer.dynamics)
+    assert dynamics["weight_decay"] == 0 and dynamics["lr"] < Training().learning_rate

@@ -31,7 +31,8 @@ class LinOSS(RecurrentLayer):
 
     The implicit one loses energy at every gap and is stable at all. The implicit-explicit one keeps the volume of phase
     space (determinant 1 without damping) and is stable while h^2 A < 4; it may grow at larger gaps. The exact one is
-    right at any gap: without damping it keeps the energy of the unforced oscillator.
+    right at any gap: without damping it keeps energy and phase of the unforced oscillator, so it is the one for a
+    clock with long gaps.
 
     Args:
         channels: inputs and outputs H.
@@ -58,6 +59,8 @@ class LinOSS(RecurrentLayer):
         >>> y.shape, state.x.shape
         (torch.Size([3, 5, 2]), torch.Size([3, 4, 2]))
     """
+
+    dynamics = frozenset({"log_step", "log_stiffness", "log_damping", "B"})
 
     def __init__(
         self,
@@ -131,10 +134,9 @@ class LinOSS(RecurrentLayer):
             f'{largest:.3g}, and 2 is the limit; use method="exact" or "implicit", or a smaller step_range'
         )
 
-    def _oscillators(self) -> tuple[Tensor, Tensor]:
-        """Stiffness A and damping G, (m,) float64."""
-        stiffness = self.log_stiffness.double().exp()
-        return stiffness, torch.zeros_like(stiffness) if self.log_damping is None else self.log_damping.double().exp()
+    def _oscillators(self) -> tuple[Tensor, Tensor | float]:
+        """Stiffness A (m,) float64, and damping G, the same or 0."""
+        return self.log_stiffness.double().exp(), 0.0 if self.log_damping is None else self.log_damping.double().exp()
 
     def _coefficients(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Matrices (B, L, m, 2, 2) and drives of w = 1 (B, L, m, 2), in the dtype of the inputs."""

@@ -6,8 +6,8 @@ The exact step of a gap h is written with p = h G / 2, q = h^2 A and the Stumpff
 
     M = [[c - p s, -h A s], [h s, c + p s]],   drive (h s, h^2 r),
 
-r being the position that a force of 1 leads to from rest. No formula serves everywhere: each oscillator and gap takes
-the one of its regime, and at A = 0, G = 0 and h = 0 nothing is divided by.
+r being the position that a force of 1 leads to from rest. Without damping one formula serves everywhere; with it each
+oscillator and gap takes the one of its regime. At A = 0, G = 0 and h = 0 nothing is divided by.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Step = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def oscillator_step(
-    method: str, h: Tensor, A: Tensor, G: Tensor, dtype: torch.dtype = torch.float64
+    method: str, h: Tensor, A: Tensor, G: Tensor | float, dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor]:
     """The matrix M (..., 2, 2) of (z, y), and the drive (..., 2) of w = 1.
 
@@ -40,7 +40,7 @@ def oscillator_step(
         method: one of OSCILLATOR_STEPS.
         h: gaps in the oscillator's own time, (...) float64.
         A: stiffness >= 0, (...) float64.
-        G: damping >= 0, (...) float64.
+        G: damping >= 0, (...) float64, or the number 0 where there is none.
         dtype: of what is returned.
 
     Example:
@@ -53,26 +53,37 @@ def oscillator_step(
     return torch.stack(matrix, -1).unflatten(-1, (2, 2)), torch.stack([z, y], -1)
 
 
-def _implicit(h: Tensor, A: Tensor, G: Tensor) -> _Step:
+def _implicit(h: Tensor, A: Tensor, G: Tensor | float) -> _Step:
     """z_k = z_{k-1} + h (-A y_k - G z_k + w_k), y_k = y_{k-1} + h z_k: backward Euler."""
     S = 1 / (1 + h * (G + h * A))
     moved = h * S
     return S, -A * moved, moved, (1 + h * G) * S, moved, h * moved
 
 
-def _implicit_explicit(h: Tensor, A: Tensor, G: Tensor) -> _Step:
+def _implicit_explicit(h: Tensor, A: Tensor, G: Tensor | float) -> _Step:
     """z_k = z_{k-1} + h (-A y_{k-1} - G z_k + w_k), y_k = y_{k-1} + h z_k: symplectic where G = 0."""
     S = 1 / (1 + h * G)
     moved = h * S
     return S, -A * moved, moved, 1 - h * A * moved, moved, h * moved
 
 
-def _exact(h: Tensor, A: Tensor, G: Tensor) -> _Step:
+def _exact(h: Tensor, A: Tensor, G: Tensor | float) -> _Step:
     """The flow itself: the exponential of h [[-G, -A], [1, 0]]."""
+    if not isinstance(G, Tensor):
+        return _undamped(h, A)
     h, A, G = torch.broadcast_tensors(h, A, G)
     p, q = h * G / 2, h * h * A
     c, s, r = _flow(p, q)
     return c - p * s, -h * A * s, h * s, c + p * s, h * s, h * h * r
+
+
+def _undamped(h: Tensor, A: Tensor) -> _Step:
+    """By half the angle, which keeps the digits of 1 - cos."""
+    half = h * A.sqrt() / 2
+    sine, cosine, moves = half.sin(), half.cos(), half > 0
+    ratio = torch.where(moves, sine / torch.where(moves, half, 1), 1)  # sin(half) / half
+    c, moved = 1 - 2 * sine * sine, h * ratio * cosine
+    return c, -A * moved, moved, c, moved, (h * ratio).square() / 2
 
 
 def _flow(p: Tensor, q: Tensor) -> Tensor:
@@ -131,7 +142,7 @@ def _overdamped(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return c, s, torch.where(large, quotient, (slow_rise - fast_rise) / (2 * apart))
 
 
-OSCILLATOR_STEPS: dict[str, Callable[[Tensor, Tensor, Tensor], _Step]] = {
+OSCILLATOR_STEPS: dict[str, Callable[[Tensor, Tensor, Tensor | float], _Step]] = {
     "implicit": _implicit,
     "implicit_explicit": _implicit_explicit,
     "exact": _exact,

@@ -43,6 +43,8 @@ class RecurrentLayer(nn.Module, ABC):
         views: names of the views that the layer has.
         bidirectional: False: every member is causal.
         growing: whether a step may grow without bound at large gaps.
+        dynamics: names of the parameters that make the flow between events; small changes of these change the layer
+            much, so `fit` lets them learn at `dynamics_rate` and does not decay them.
         fastest_rate: the largest |eigenvalue| in units of the clock, where the layer is growing.
     """
 
@@ -51,6 +53,7 @@ class RecurrentLayer(nn.Module, ABC):
     views: tuple[str, ...] = ("recurrence",)
     bidirectional: bool = False
     growing: bool = False
+    dynamics: frozenset[str] = frozenset()
     fastest_rate: float | None = None
 
     @property

@@ -60,6 +60,8 @@ class SelectiveLSSL(RecurrentLayer):
         (torch.Size([3, 5, 2]), torch.Size([3, 2, 8]))
     """
 
+    dynamics = frozenset({"log_step", "log_decay"})
+
     def __init__(
         self,
         channels: int,

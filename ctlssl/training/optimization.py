@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from ctlssl.layers import LSSL
+from ctlssl.layers import LSSL, RecurrentLayer
 from ctlssl.training.chunks import GRADIENTS
 
 __all__ = ["Training", "parameter_groups"]
@@ -74,9 +74,9 @@ class Training:
 def parameter_groups(model: nn.Module, training: Training) -> list[dict]:
     """The parameters of a model in the groups that the optimizer treats alike.
 
-    What makes the dynamics of a state space (A, B and the step size of every `LSSL`, and any parameter marked
-    ``_no_weight_decay``) is not decayed and learns at ``dynamics_rate`` times the learning rate; others of dimension
-    0 or 1 (biases, norms) are not decayed; the rest is.
+    What makes the dynamics of a state space (A, B and the step size of every `LSSL`, the `dynamics` of the layers of
+    its family, and any parameter marked ``_no_weight_decay``) is not decayed and learns at ``dynamics_rate`` times the
+    learning rate; others of dimension 0 or 1 (biases, norms) are not decayed; the rest is.
 
     Args:
         model: any module; parameters that need no gradient are left out.
@@ -108,6 +108,9 @@ def _dynamics(model: nn.Module) -> set[int]:
         if isinstance(module, LSSL):
             own = dict(module.named_parameters(recurse=False))
             marked |= {id(parameter) for name, parameter in own.items() if name not in _READOUT}
+        if isinstance(module, RecurrentLayer):
+            own = dict(module.named_parameters(recurse=False))
+            marked |= {id(parameter) for name, parameter in own.items() if name in module.dynamics}
     return marked
 
 
