@@ -50,14 +50,14 @@ def test_every_objective_is_learned():
     with torch.no_grad():  # away from the start, where a forecast is the last value and a copy is right already
         model.head.body[-1].weight.mul_(20)
     names = list(model.state_dict())
-    settings = PretrainingSettings(training=Training(epochs=30, learning_rate=5e-3, batch_size=8, patience=30))
+    settings = PretrainingSettings(training=Training(epochs=20, learning_rate=1e-2, batch_size=8, patience=20))
     report = pretrain(model, waves(1), waves(2), settings)
     assert report.objectives == tuple(OBJECTIVES)
     best = report.losses[report.history.best_epoch + 1]
     print(dict(zip(report.objectives, zip(report.losses[0], best, strict=True), strict=True)))
     for name, first, last in zip(report.objectives, report.losses[0], best, strict=True):
         assert last < 0.8 * first, name
-    assert len(report.losses) == 31 and len(report.weights) == len(report.targets) == 30
+    assert len(report.losses) == 21 and len(report.weights) == len(report.targets) == 20
     assert report.weights[0] == (0.2,) * 5 and all(
         min(row) >= 0.05 and abs(sum(row) - 1) < 1e-9 for row in report.weights
     )
