@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from ctlssl.kernels import thread_pool
+from ctlssl.kernels.torch_threads import run_on_torch_threads
 
 ROOT = Path(__file__).resolve().parent.parent
 MUCH = 10**9
@@ -54,9 +55,11 @@ def finished(code, *command, timeout=150):
     return done.stdout.split()
 
 
-@pytest.fixture
-def threads():
-    """Sets torch's number of threads for a test."""
+@pytest.fixture(params=["torch's threads", "own threads"])
+def threads(request, monkeypatch):
+    """Sets torch's number of threads for a test, which runs with torch's own (where they can be had) and without."""
+    if request.param == "own threads":
+        monkeypatch.setattr(thread_pool, "run_on_torch_threads", lambda work: False)
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
@@ -121,6 +124,20 @@ def test_calls_inside_tasks_and_from_many_threads(threads):
         assert list(callers.map(nested, [2] * 16, timeout=120)) == [125] * 16
 
 
+def test_work_is_called_once_in_each_of_torchs_threads(threads):
+    threads(3)
+    seen, meeting = [], threading.Barrier(3, timeout=60)
+
+    def work():
+        meeting.wait()
+        seen.append(threading.get_ident())
+
+    if run_on_torch_threads(work):
+        assert len(set(seen)) == 3 and threading.get_ident() in seen
+    else:  # torch computes with another runtime than GNU's
+        assert not seen
+
+
 def test_no_more_threads_to_be_had(threads, monkeypatch):
     """Where the system gives none, and while the interpreter ends, the caller does it alone."""
 
@@ -128,6 +145,7 @@ def test_no_more_threads_to_be_had(threads, monkeypatch):
         raise RuntimeError("can't start new thread")
 
     threads(2)
+    monkeypatch.setattr(thread_pool, "run_on_torch_threads", lambda work: False)
     monkeypatch.setattr(thread_pool.ThreadPoolExecutor, "submit", refuse)
     seen = []
     thread_pool.run_tasks(lambda first, last: seen.extend(range(first, last)), 9, MUCH)

@@ -10,6 +10,8 @@ from threading import Event, Lock
 
 import torch
 
+from ctlssl.kernels.torch_threads import run_on_torch_threads
+
 __all__ = ["run_tasks"]
 
 _WORTH_A_THREAD = 100_000
@@ -53,8 +55,9 @@ def run_tasks(kernel: Callable[[int, int], None], tasks: int, work: int) -> None
             kernel(0, tasks)
         return
     call = _Call(kernel, tasks, min(tasks, _PIECES * threads))
-    _ask_for_help(call, threads - 1)
-    call.take_pieces()
+    if not run_on_torch_threads(call.take_pieces):
+        _ask_for_help(call, threads - 1)
+        call.take_pieces()
     call.wait()
 
 
