@@ -17,13 +17,14 @@ from ctlssl.kernels.compiled_diagonal import (
     STRIDE,
     TRACE,
     advance,
+    exact_growth,
     growth,
     lean_row,
     slope,
     trace_row,
 )  # fmt: skip
 from ctlssl.kernels.compiled_exponential import second_order
-from ctlssl.kernels.compiled_pairs import keep, pair, real_part, scaled, times
+from ctlssl.kernels.compiled_pairs import keep, pair, plus, real_part, scaled, times
 from ctlssl.kernels.compiled_simd import as_number, lanes, load, pointer, splat, store, total, totals
 
 __all__ = ["bank_forward", "channel_sums", "deal", "deal_inputs", "dealt", "run"]
@@ -145,6 +146,27 @@ def _rows(
     keep(x, place, state)
 
 
+@compiled(inline=True)
+def _commonest_rows(
+    fixed, base, turns64, top, alone, C, at, fresh, drives, gaps, kinds, row, count, x, place, room, results
+):  # fmt: skip
+    """The same of the exact rule, without ramp, kick and eigenvalue 0, for one head."""
+    W = lanes(fixed)
+    state, driver, read = pair(x, place), pair(fixed, base + DRIVE * W), pair(C, at)
+    for k in range(count):
+        if kinds[row + k] == 0:
+            continue
+        e = exact_growth(fixed, base, turns64, top, gaps[row + k], room)
+        new = plus(state, times(e, plus(state, scaled(driver, dealt(drives, 0, k, alone)))))
+        shown = real_part(read, new)
+        if not fresh:
+            shown = shown + load(results, k * W)
+        store(results, k * W, shown)
+        if kinds[row + k] == 1:
+            state = new
+    keep(x, place, state)
+
+
 @compiled(inside=True)
 def run(
     fixed, base, turns64, top, mode, C, at, heads, fresh, drives, gaps, kinds, row, count, x, place, room, results
@@ -162,7 +184,7 @@ def run(
     elif alpha >= 0 or ramp or kick or still or heads != 1:
         _rows(fixed, base, turns64, top, (alpha, ramp, kick, still, alone, False), C, at, heads, fresh, *given)
     else:
-        _rows(fixed, base, turns64, top, (-1.0, False, False, False, alone, False), C, at, 1, fresh, *given)
+        _commonest_rows(fixed, base, turns64, top, alone, C, at, fresh, *given)
 
 
 @compiled(inside=True)

@@ -24,6 +24,7 @@ from ctlssl.kernels.compiled_exponential import (
     adjoint_orders,
     bilinear,
     exponential,
+    exponential_alone,
     far_turns,
     near_turns,
     power,
@@ -36,7 +37,7 @@ from ctlssl.kernels.packing import STRIDE
 __all__ = [
     "DRIVE", "E", "FOUND", "GDRIVE", "GINPUT", "GPOLE", "GRAMP", "GSECOND", "GSTILL", "GSTILL2", "GTHIRD", "INPUT",
     "LEAN", "MEAN", "P", "POLE", "Q", "RAMP", "RISE", "SLOPE", "SLOTS", "STATE", "STILL", "STRIDE", "TRACE",
-    "advance", "growth", "lean_row", "slope", "small", "trace_row",
+    "advance", "exact_growth", "growth", "lean_row", "slope", "small", "trace_row",
 ]  # fmt: skip
 
 _FAR = 2.0**20
@@ -55,22 +56,36 @@ GPOLE, GDRIVE, GSECOND, GSTILL, GSTILL2, GRAMP, GTHIRD, GINPUT, FOUND = 0, 2, 4,
 
 
 @compiled(inline=True)
+def _phase(fixed, base, turns64, top, gap, room):
+    """Half turns of a row, what is left and whole ones, and the phase; top is the largest of a unit gap."""
+    W = lanes(fixed)
+    if top * gap > _FAR:
+        far_turns(turns64, base // SLOTS * 2, gap, room, W)
+        return load(room, 0), load(room, W), load(room, 2 * W)
+    h = as_number(fixed, gap)
+    low = as_number(fixed, gap - h)
+    return near_turns(load(fixed, base + _TURN * W), load(fixed, base + _TURN_LOW * W), h, low)
+
+
+@compiled(inline=True)
 def growth(fixed, base, turns64, top, gap, alpha, room):
-    """E of a row, its parts and its phase; the slots of a vector begin at `base`, top is its largest half turn."""
+    """E of a row, its parts and its phase; the slots of a vector begin at `base`."""
     W = lanes(fixed)
     h = as_number(fixed, gap)
     if alpha >= 0:
         e, r = bilinear(*pair(fixed, base + POLE * W), h, as_number(fixed, alpha))
         x = e[0]
         return e, (*r, x, x, x, x, x, x, x, x), x
-    if top * gap > _FAR:
-        far_turns(turns64, base // SLOTS * 2, gap, room, W)
-        rest, turns, phase = load(room, 0), load(room, W), load(room, 2 * W)
-    else:
-        low = as_number(fixed, gap - h)
-        rest, turns, phase = near_turns(load(fixed, base + _TURN * W), load(fixed, base + _TURN_LOW * W), h, low)
+    rest, turns, phase = _phase(fixed, base, turns64, top, gap, room)
     real, imag, parts = exponential(load(fixed, base + _DECAY * W), h, rest, turns)
     return (real, imag), parts, phase
+
+
+@compiled(inline=True)
+def exact_growth(fixed, base, turns64, top, gap, room):
+    """E of a row by the exact rule, alone."""
+    rest, turns, _ = _phase(fixed, base, turns64, top, gap, room)
+    return exponential_alone(load(fixed, base + _DECAY * lanes(fixed)), as_number(fixed, gap), rest, turns)
 
 
 @compiled(inline=True)

@@ -18,6 +18,7 @@ from ctlssl.views.response import Rows
 
 __all__ = ["HouseholderLSSL"]
 
+
 @final
 class HouseholderLSSL(RecurrentLayer):
     r"""Between events a matrix memory decays with the clock; an event reflects it along a few keys and writes there.
@@ -29,8 +30,9 @@ class HouseholderLSSL(RecurrentLayer):
     beta_j = 1 + sign_gate(w_j u_k + b_j), which reaches 0 and 2. At beta_j = 1 a step replaces what is stored under
     k_j by v_j (the delta rule); at beta_j = 2 it is a reflection, and two of them are a rotation: n = 1 counts modulo
     2, n = 2 counts modulo any number and follows permutations. With `signed=False`, beta_j is between 0 and 1, and no
-    such count outlives finite precision. The reflections are jumps: a real flow could not turn the sign of a state. The gap h_k is the
-    observed one times the step size. An input of zeros lets the memory decay, and changes nothing else in it.
+    such count outlives finite precision. The reflections are jumps: a real flow could not turn the sign of a state.
+    The gap h_k is the observed one times the step size. An input of zeros lets the memory decay, and changes nothing
+    else in it.
 
     Args:
         channels: inputs and outputs H.
