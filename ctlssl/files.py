@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import os
 import re
-import uuid
 from pathlib import Path
 
 import netCDF4
 import numpy as np
 import xarray as xr
 
+from ctlssl.durable import replacing
 from ctlssl.schema import check_dataset
 
 __all__ = ["open_dataset", "save_dataset"]
@@ -55,16 +55,8 @@ def save_dataset(ds: xr.Dataset, path: str | os.PathLike) -> Path:
     # strings go as characters: strings of any length would lie in the one part of the file that has no checksum
     types = {name: {"dtype": "S1"} if item.dtype.kind in "UT" else {} for name, item in stored.variables.items()}
     encoding = {name: types[name] | filters for name, item in stored.variables.items() if item.size}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replacing(path) as temporary:
         stored.to_netcdf(temporary, engine="netcdf4", format="NETCDF4", encoding=encoding)
-        _synchronise(temporary, os.O_RDWR)
-        os.replace(temporary, path)
-        if hasattr(os, "O_DIRECTORY"):  # where a folder can be opened, the new name is made to last too
-            _synchronise(path.parent, os.O_RDONLY)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return path
 
 
@@ -163,11 +155,3 @@ def _with_plain_strings(ds: xr.Dataset, max_bytes: int) -> xr.Dataset:
                 )
             ds = ds.assign({name: (item.dims, np.array(content, dtype=np.str_).reshape(item.shape), item.attrs)})
     return ds
-
-
-def _synchronise(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,14 +13,16 @@ NOT_OURS = {"build", "dist", "node_modules", "__pycache__"}
 
 # An import goes to a lower floor, or beside on its own floor, and never in a circle.
 FLOORS = {
-    **dict.fromkeys(["series", "packed_series", "event_parts", "events", "treatments", "elapsed", "state_matrices"], 0),
+    **dict.fromkeys(
+        ["durable", "series", "packed_series", "event_parts", "events", "treatments", "elapsed", "state_matrices"], 0
+    ),
     **dict.fromkeys(["hippo", "hippo_measures", "state_space", "holds"], 1),
     **dict.fromkeys(["discretization", "kernels"], 2),
     **dict.fromkeys(["views", "step_size"], 3),
     **dict.fromkeys(
         ["layers", "hippo_memory", "packed_calls", "contract", "model_state", "interleaving", "encoders", "heads"], 4
     ),
-    "streaming": 4,
+    **dict.fromkeys(["sealed", "streaming"], 4),
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks"], 5),
     **dict.fromkeys(["training", "pretraining"], 6),

@@ -10,8 +10,8 @@ import torch
 import ctlssl
 from ctlssl import Stream
 from ctlssl.models.paper import PaperSize, paper_model
+from ctlssl.sealed import pack, unpack
 from ctlssl.streaming import kept
-from ctlssl.streaming.sealed import pack, unpack
 from tests.contracts import generator
 from tests.streaming_cases import D, S, ask, ends, feed, model, problem, records, same_bits
 
@@ -19,6 +19,8 @@ POLICIES = [
     pytest.param({}, id="refuse"),
     pytest.param({"late": "replay", "window": 5.0}, id="replay"),
 ]
+
+KIND = "stream 2"
 
 
 OTHER_OPTIONS = [
@@ -134,9 +136,9 @@ class TestDamage:
         data = stream_of()[0].save()
         for end in (0, 1, 7, 8, 9, 100, len(data) // 2, len(data) - 1):
             with pytest.raises(ValueError, match="no saved stream"):
-                unpack(data[:end])
+                unpack(data[:end], KIND)
         with pytest.raises(ValueError, match="no saved stream"):
-            unpack(data + b"\0")
+            unpack(data + b"\0", KIND)
 
     def test_every_changed_byte_is_found(self):
         data = stream_of()[0].save()
@@ -146,7 +148,7 @@ class TestDamage:
             changed = bytearray(data)
             changed[place] ^= int(rng.integers(1, 256))
             with pytest.raises(ValueError):
-                unpack(bytes(changed))
+                unpack(bytes(changed), KIND)
 
     @pytest.mark.parametrize(
         "data",
@@ -170,10 +172,10 @@ class TestDamage:
             assert same_bits(Stream.load(stream.model, kind(stream.save())).state, stream.state)
 
     def test_deep_texts_are_refused(self):
-        tensors, about = unpack(stream_of()[0].save())
+        tensors, about = unpack(stream_of()[0].save(), KIND)
         for text in ("[" * 100_000, '{"a":' * 100_000):
             with pytest.raises(ValueError, match="nested too deeply|no saved stream|found"):
-                Stream.load(model(), pack(tensors, about | {"window": text}))
+                Stream.load(model(), pack(tensors, about | {"window": text}, KIND))
 
 
 def _set(name, row, value):
@@ -249,10 +251,10 @@ FORGERIES = {
 def test_a_forged_content_is_refused_though_its_digest_fits(case):
     change, message = FORGERIES[case]
     stream, _ = stream_of(policy={"late": "replay", "window": 5.0})
-    tensors, about = unpack(stream.save())
+    tensors, about = unpack(stream.save(), KIND)
     change(tensors, about)
     with pytest.raises(ValueError, match=message):
-        Stream.load(stream.model, pack(tensors, about))
+        Stream.load(stream.model, pack(tensors, about, KIND))
 
 
 def test_a_flag_is_true_or_false_whatever_its_byte():

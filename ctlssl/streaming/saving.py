@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ctlssl.model_state import ModelState, check_like
+from ctlssl.sealed import digest_of_weights, pack, read_json, structure_of, unpack
 from ctlssl.streaming.kept import FEWEST_KEPT, FlatRows, KeptRows
 from ctlssl.streaming.reader import Reader
-from ctlssl.streaming.sealed import digest_of_weights, pack, read_json, structure_of, unpack
 
 __all__ = ["Saved", "restore", "store"]
+
+_KIND = "stream 2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ def store(
             "kept", {f.name: getattr(rows, f.name) for f in fields(rows)}
         )
         about["limit"] = json.dumps(kept.limit)
-    return pack(tensors, about)
+    return pack(tensors, about, _KIND)
 
 
 def restore(model: nn.Module, data: bytes) -> Saved:
@@ -66,7 +68,7 @@ def restore(model: nn.Module, data: bytes) -> Saved:
         TypeError: no bytes.
         ValueError: damaged bytes, another model, other options or other weights, or content that no streams can have.
     """
-    tensors, about = unpack(data)
+    tensors, about = unpack(data, _KIND)
     _check_identity(model, about)
     like = model.initial_state(0)
     device = like.seen.started.device

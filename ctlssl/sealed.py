@@ -1,4 +1,4 @@
-"""Streams as bytes: a safetensors file in memory with a digest over all of it, read without trust."""
+"""Tensors and texts as bytes: a safetensors file in memory with a digest over all of it, read without trust."""
 
 from __future__ import annotations
 
@@ -10,35 +10,43 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-__all__ = ["FORMAT", "digest_of_weights", "pack", "read_json", "structure_of", "unpack"]
+__all__ = ["digest_of_weights", "pack", "read_json", "structure_of", "unpack"]
 
-FORMAT = "ctlssl stream 2"
 _BLANK = "0" * 64
 
 
-def pack(tensors: dict[str, Tensor], about: dict[str, str]) -> bytes:
+def pack(tensors: dict[str, Tensor], about: dict[str, str], kind: str) -> bytes:
     """Tensors and texts as the bytes of a safetensors file; the same content gives the same bytes.
 
-    >>> tensors, about = unpack(pack({"x": torch.ones(2)}, {"late": "refuse"}))
+    Args:
+        tensors: by name.
+        about: texts by name.
+        kind: what the bytes are and the version of that, such as "stream 2".
+
+    >>> tensors, about = unpack(pack({"x": torch.ones(2)}, {"late": "refuse"}, "stream 2"), "stream 2")
     >>> tensors["x"], about["late"]
     (tensor([1., 1.]), 'refuse')
     """
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
     # one text, since the order of several in the file is that of a hash table
-    described = json.dumps({"format": FORMAT, **about}, sort_keys=True)
+    described = json.dumps({"format": f"ctlssl {kind}", **about}, sort_keys=True)
     blank = save(held, {"ctlssl": f"{_BLANK} {described}"})
     return blank.replace(_BLANK.encode(), _digest(blank), 1)
 
 
-def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+def unpack(data: bytes, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What `pack` was given; nothing of the content is run, and nothing is believed before the digest fits.
+
+    Args:
+        data: from `pack`.
+        kind: that `pack` was given.
 
     Raises:
         TypeError: no bytes.
         ValueError: bytes that `pack` did not write, or that were changed since.
     """
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise TypeError(f"a stream is loaded from the bytes that save() returned, found {type(data).__name__}")
+        raise TypeError(f"a {_what(kind)} is loaded from the bytes that it was saved as, found {type(data).__name__}")
     data = bytes(data)
     try:
         tensors = load(data)
@@ -47,11 +55,12 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         digest, described = text.split(" ", 1)
         about = read_json(described)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
-        raise ValueError(f"these bytes are no saved stream, or a part of one ({error})") from error
-    if about.get("format") != FORMAT or not all(isinstance(item, str) for item in about.values()):
-        raise ValueError(f"these bytes are of the format {about.get('format')!r}; this version reads {FORMAT!r}")
+        raise ValueError(f"these bytes are no saved {_what(kind)}, or a part of one ({error})") from error
+    expected = f"ctlssl {kind}"
+    if about.get("format") != expected or not all(isinstance(item, str) for item in about.values()):
+        raise ValueError(f"these bytes are of the format {about.get('format')!r}; this version reads {expected!r}")
     if len(digest) != 64 or _digest(data.replace(digest.encode(), _BLANK.encode(), 1)) != digest.encode():
-        raise ValueError("the bytes were changed since the stream was saved: the digest does not fit")
+        raise ValueError(f"the bytes were changed since the {_what(kind)} was saved: the digest does not fit")
     # a flag is a byte, and a byte other than 0 and 1 would be a third truth value
     flags = {name: tensor.view(torch.uint8) != 0 for name, tensor in tensors.items() if tensor.dtype == torch.bool}
     return {name: tensor.clone() for name, tensor in (tensors | flags).items()}, about
@@ -93,6 +102,10 @@ def structure_of(model: nn.Module) -> str:
         options = "" if isinstance(module, nn.Dropout) else module.extra_repr()
         lines.append(f"{name}: " * bool(name) + f"{type(module).__name__}({' '.join(options.split())})")
     return "\n".join(lines)
+
+
+def _what(kind: str) -> str:
+    return kind.rsplit(" ", 1)[0]
 
 
 def _digest(data: bytes) -> bytes:
