@@ -11,7 +11,7 @@ import torch
 from ctlssl.layers import LSSL, LinOSS, SelectiveLSSL
 from ctlssl.tasks import Examples
 from ctlssl.training import Training, evaluate, fit, predict
-from ctlssl.training.fitting import shuffled
+from ctlssl.training.batches import shuffled
 from ctlssl.training.optimization import parameter_groups
 from tests import toys
 

@@ -16,7 +16,7 @@ from ctlssl.pretraining.waiting import answering_waits
 from ctlssl.series import TimeSeries
 from ctlssl.tasks import Examples
 from ctlssl.training import History, Progress, Training, fit, predict
-from ctlssl.training.fitting import own_randomness, shuffled
+from ctlssl.training.batches import own_randomness, shuffled
 
 __all__ = ["PretrainingReport", "PretrainingSettings", "pretrain"]
 

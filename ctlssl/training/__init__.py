@@ -1,12 +1,16 @@
 """Training: fit, predict and evaluate any model of the contract."""
 
+from ctlssl.training.checkpoints import Checkpoints, Interrupted
 from ctlssl.training.chunks import Pieces, backward_in_chunks, chunks, predict_in_chunks, terms_in_chunks
-from ctlssl.training.fitting import History, Progress, evaluate, fit, predict, score
+from ctlssl.training.fitting import Progress, evaluate, fit, predict, score
 from ctlssl.training.optimization import Training
+from ctlssl.training.run import History
 from ctlssl.training.teacher_forcing import TeacherForcing, fit_dynamics
 
 __all__ = [
+    "Checkpoints",
     "History",
+    "Interrupted",
     "Pieces",
     "Progress",
     "TeacherForcing",
