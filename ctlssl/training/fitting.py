@@ -65,10 +65,8 @@ def fit(
                     f"chunk={training.chunk} cuts a TimeSeries, but in the {name} part is found PackedSeries; pass its "
                     "to_series(), or train it whole with chunk=None."
                 )
-    if checkpoints is not None and not (isinstance(train, Examples) and (valid is None or isinstance(valid, Examples))):
-        raise ValueError(
-            "checkpoints are kept of fits to Examples; functions that make data anew have a past of theirs"
-        )
+    if checkpoints is not None and (callable(train) or callable(valid)):
+        raise ValueError("checkpoints are kept of fits to Examples; a function that makes data has a past of its own")
     run = Run(model, training, checkpoints)
     with own_randomness(run.device, training.seed), modes_restored(model):
         try:
