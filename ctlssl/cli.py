@@ -1,4 +1,4 @@
-"""The command line: `ctlssl compare`, `ctlssl datasets`."""
+"""The command line: `ctlssl compare`, `ctlssl datasets`, `ctlssl train`, `ctlssl predict`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+from ctlssl.cli_runs import predict, refuse, train
 
 if TYPE_CHECKING:
     import xarray
@@ -84,11 +86,15 @@ def compare(
         planned = plan(dataset, task, names, seeds, quick, training, width, references, threads)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
-        _refuse(error)
+        refuse(error)
     results = run(planned)
     _print(results)
     _save(results, out)
     typer.echo(f"Saved {', '.join(str(out / name) for name in _WRITERS)}.")
+
+
+app.command()(train)
+app.command()(predict)
 
 
 @app.command()
@@ -107,12 +113,6 @@ def datasets() -> None:
         for full, task in TASKS.items():
             if full.startswith(f"{name}/"):
                 typer.echo(f"    {full} ({task.kind}): {task.description}")
-
-
-def _refuse(error: Exception) -> NoReturn:
-    """One line on standard error, exit code 2."""
-    typer.echo(f"Error: {error}", err=True)
-    raise typer.Exit(2)
 
 
 def _print(results: xarray.Dataset) -> None:

@@ -26,10 +26,10 @@ FLOORS = {
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks"], 5),
     **dict.fromkeys(["training", "pretraining"], 6),
-    **dict.fromkeys(["comparison", "costs", "estimators", "testing"], 7),
+    **dict.fromkeys(["comparison", "costs", "estimators", "runs", "testing"], 7),
     **dict.fromkeys(["report", "plots"], 8),
-    "cli": 9,
-    "__init__": 10,
+    **dict.fromkeys(["cli", "cli_runs"], 9),
+    **dict.fromkeys(["__init__", "__main__"], 10),
 }
 
 

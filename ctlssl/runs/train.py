@@ -1,0 +1,139 @@
+"""A training that survives the end of its process at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from ctlssl.catalogue import load_dataset
+from ctlssl.contract import Model
+from ctlssl.runs.folder import RunFolder
+from ctlssl.runs.settings import RunSettings
+from ctlssl.schema import static
+from ctlssl.tasks import TASKS, Split, prepare
+from ctlssl.training import Checkpoints, Progress, evaluate, fit
+
+__all__ = ["train_run"]
+
+
+def train_run(
+    settings: RunSettings,
+    out: str | os.PathLike,
+    resume: bool = False,
+    progress: Progress | None = None,
+    checkpoint_seconds: float = 300.0,
+) -> dict[str, float]:
+    """Train a model on a task in a folder, and score it once on the test part.
+
+    A run that ended early, by whatever cause, goes on where its last checkpoint is, and ends in the same weights and
+    metrics, bit for bit, as one that was never interrupted. On SIGTERM and SIGINT it finishes its step, writes a
+    checkpoint and raises `ctlssl.training.Interrupted`.
+
+    Args:
+        settings: what to train.
+        out: the folder of the run; see `ctlssl.runs.RunFolder`.
+        resume: go on with the run that the folder holds, if it holds one.
+        progress: as in `ctlssl.fit`.
+        checkpoint_seconds: time between checkpoints within an epoch; one is written after every epoch as well.
+
+    Returns:
+        the metrics of the test part, which are also in report.json.
+
+    Raises:
+        ValueError: the folder holds another run, or one that is not to be resumed, or another process trains in it.
+        OSError: the folder cannot be written.
+        Interrupted: a signal came.
+        FloatingPointError: a loss that is not finite; the checkpoints before it stay.
+
+    Example:
+        >>> import tempfile
+        >>> from ctlssl.training import Training
+        >>> settings = RunSettings("covid19/death", training=Training(epochs=1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     sorted(train_run(settings, folder))
+        ['accuracy', 'auprc', 'auroc', 'log_loss']
+    """
+    folder = RunFolder(out)
+    with folder.held():
+        folder.claim(settings, resume)
+        if (folder.path / "report.json").exists():
+            report = folder.read_json("report.json")
+            if not _goes_on(report, settings):
+                return report["test"]
+        split = _prepared(folder, settings)
+        model = settings.build(split.problem)
+        checkpoints = Checkpoints(folder.checkpoints, checkpoint_seconds)
+        watch = _Watch(folder, model, progress)
+        with _signals_to(checkpoints):
+            history = fit(model, split.train, split.valid, settings.training, watch, checkpoints)
+        folder.write_tensors("model.safetensors", model.state_dict())
+        seconds = enumerate(history.seconds, start=1)
+        folder.write_lines("seconds.jsonl", [{"epoch": epoch, "seconds": spent} for epoch, spent in seconds])
+        scores = evaluate(model, split.test)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        about = {"epochs": len(history.train_loss), "best_epoch": history.best_epoch + 1, "parameters": parameters}
+        folder.write_json("report.json", {"test": scores, **about})
+        return scores
+
+
+def _goes_on(report: Mapping[str, Any], settings: RunSettings) -> bool:
+    """Whether a finished run has more to do under these settings."""
+    waited = report["epochs"] - report["best_epoch"]
+    return report["epochs"] < settings.training.epochs and waited < settings.training.patience
+
+
+def _prepared(folder: RunFolder, settings: RunSettings) -> Split:
+    """The parts of the task; what was learned of the data is written once."""
+    task = TASKS[settings.task]
+    ds = load_dataset(task.dataset)
+    split = prepare(task, settings.training.seed, ds)
+    about: Mapping[str, Any] = {
+        "problem": split.problem.to_dict(),
+        "variables": list(split.train.variables),
+        "static": list(static(ds)) if split.problem.static else [],
+        "unit": ds["time"].attrs.get("units", ""),
+        "window": task.window,
+    }
+    folder.write_json("data.json", dict(about))
+    folder.write_tensors("data.safetensors", split.normalizer.tensors())
+    return split
+
+
+class _Watch:
+    """Writes the line and the weights of every epoch, before its checkpoint says that it is done."""
+
+    def __init__(self, folder: RunFolder, model: Model, progress: Progress | None) -> None:
+        self.folder, self.model, self.progress = folder, model, progress
+
+    def __call__(self, epoch: int, train_loss: float, valid_loss: float) -> None:
+        before = [line["valid_loss"] for line in self.folder.read_lines("metrics.jsonl") if line["epoch"] < epoch]
+        self.folder.write_line("metrics.jsonl", epoch, {"train_loss": train_loss, "valid_loss": valid_loss})
+        if not before or valid_loss < min(before):
+            self.folder.write_tensors("model.safetensors", self.model.state_dict())
+        if self.progress is not None:
+            self.progress(epoch, train_loss, valid_loss)
+
+
+@contextmanager
+def _signals_to(checkpoints: Checkpoints) -> Iterator[None]:
+    """SIGTERM and SIGINT ask the fit to stop; a second one has its usual effect."""
+    before: dict[int, Any] = {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        checkpoints.stop()
+        signal.signal(number, before[number])
+
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, stop)
+    except ValueError:  # not in the main thread, which alone hears signals
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
