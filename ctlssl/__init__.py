@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from ctlssl.models import EventModel, LayerModel, LSSLModel
     from ctlssl.packed_series import PackedSeries
     from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
+    from ctlssl.runs import RunSettings, open_run, train_run
     from ctlssl.streaming import Stream
     from ctlssl.tables import from_arrays, from_long, from_wide, to_long, to_series
     from ctlssl.tasks import Examples, Normalizer, Task, prepare
-    from ctlssl.training import Training, evaluate, fit, predict
+    from ctlssl.training import Checkpoints, Training, evaluate, fit, predict
 
 __version__ = "0.1.0"
 
@@ -64,12 +65,16 @@ _ON_FIRST_USE = {
     "Task": "ctlssl.tasks",
     "prepare": "ctlssl.tasks",
     "Training": "ctlssl.training",
+    "Checkpoints": "ctlssl.training",
     "evaluate": "ctlssl.training",
     "fit": "ctlssl.training",
     "predict": "ctlssl.training",
     "PretrainingSettings": "ctlssl.pretraining",
     "pretrain": "ctlssl.pretraining",
     "transfer": "ctlssl.pretraining",
+    "RunSettings": "ctlssl.runs",
+    "open_run": "ctlssl.runs",
+    "train_run": "ctlssl.runs",
     "compare": "ctlssl.comparison",
     "testing": "ctlssl.testing",
 }
@@ -153,6 +158,10 @@ __all__ = [
     "fit",
     "predict",
     "evaluate",
+    "Checkpoints",
+    "RunSettings",
+    "train_run",
+    "open_run",
     "PretrainingSettings",
     "pretrain",
     "transfer",
