@@ -41,6 +41,13 @@ class Encoded:
     static: Tensor | None
     seen: Seen
 
+    @property
+    def since_start(self) -> Tensor:
+        """Time since the first committed row of all, times the rate, in data time: (B, R) float64, 0 before it."""
+        there = self.rows.inside & self.seen.started.unsqueeze(1)  # (B, R)
+        since = (self.rows.times - self.seen.start.unsqueeze(1)) * self.rate.unsqueeze(1)
+        return torch.where(there, since, torch.zeros_like(since)).clamp(min=0.0)
+
 
 class Encoder(nn.Module):
     """Irregular rows -> W features each.

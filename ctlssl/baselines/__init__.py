@@ -9,16 +9,19 @@ from functools import partial
 
 from ctlssl.baselines.gru import GRU
 from ctlssl.baselines.gru_d import GRUD
+from ctlssl.baselines.mtan import MTAN
 from ctlssl.baselines.neural_cde import NeuralCDE
 from ctlssl.baselines.ode_rnn import ODERNN
 from ctlssl.baselines.rnn_decay import RNNDecay
 from ctlssl.baselines.summaries import LastValue, Reference, Summaries, summaries
+from ctlssl.baselines.transformer import Transformer
 from ctlssl.contract import Model
 
 __all__ = [
     "BASELINES",
     "GRU",
     "GRUD",
+    "MTAN",
     "ODERNN",
     "REFERENCES",
     "LastValue",
@@ -26,6 +29,7 @@ __all__ = [
     "RNNDecay",
     "Reference",
     "Summaries",
+    "Transformer",
     "summaries",
 ]
 
@@ -35,6 +39,8 @@ BASELINES: dict[str, type[Model]] = {
     "neural_cde": NeuralCDE,
     "gru_d": GRUD,
     "rnn_decay": RNNDecay,
+    "mtan": MTAN,
+    "transformer": Transformer,
 }
 
 REFERENCES: dict[str, Callable[..., Reference]] = {
