@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import solve_ivp
 from scipy.special import expit as sigmoid
 
 from ctlssl.baselines import GRUD
@@ -136,8 +137,30 @@ def rnn_decay(p, h, x, gap):
     return advance_gru(p, x, np.exp(-np.exp(p["log_rate"]) * gap) * h)
 
 
+def cfc(p, h, x, gap):
+    """One row; a backbone of one layer or two."""
+    z = 1.7159 * np.tanh(2 / 3 * (affine(p, "reads", x) + p["recurs.weight"] @ h))
+    if "deeper.0.weight" in p:
+        z = 1.7159 * np.tanh(2 / 3 * affine(p, "deeper.0", z))
+    g, f, speed, shift = np.split(affine(p, "out", z), 4)
+    s = sigmoid(speed * gap + shift)
+    return (1 - s) * np.tanh(g) + s * np.tanh(f)
+
+
+def ltc(p, h, x, gap, unfolds=6):
+    """One row, by the paper's fused steps."""
+    d = gap / unfolds
+    for _ in range(unfolds):
+        f = np.exp(p["log_conductance"]) * sigmoid(p["field.weight"] @ h + affine(p, "reads", x))
+        h = (h + d * f * p["level"]) / (1 + d * (np.exp(-p["log_tau"]) + f))
+    return h
+
+
 @pytest.mark.parametrize("kind", ["classification", "forecasting"])
-@pytest.mark.parametrize(("name", "options", "advance"), [("rnn_decay", {}, rnn_decay)])
+@pytest.mark.parametrize(
+    ("name", "options", "advance"),
+    [("rnn_decay", {}, rnn_decay), ("cfc", {}, cfc), ("cfc", {"depth": 2}, cfc), ("ltc", {}, ltc)],
+)
 def test_in_numpy(name, options, advance, kind):
     model = Member(MEMBERS[name].build, options).model(kind, torch.float64)
     p = weights(model)
@@ -158,6 +181,39 @@ def test_in_numpy(name, options, advance, kind):
     found = answer(model(series, asked))
     for b in range(3):
         assert close(found[b : b + 1], truth(model, series, asked, b, steps), 1e-12)
+
+
+def test_many_unfolds_of_ltc_solve_its_equation():
+    model = MEMBERS["ltc"].model("classification", torch.float64)
+    p, draw = weights(model), generator("liquid time constants")
+    h, x, gap = draw.standard_normal(W), draw.standard_normal(W), 3.0
+
+    def slope(t, h):
+        f = np.exp(p["log_conductance"]) * sigmoid(p["field.weight"] @ h + affine(p, "reads", x))
+        return -(np.exp(-p["log_tau"]) + f) * h + f * p["level"]
+
+    exact = solve_ivp(slope, (0.0, gap), h, rtol=1e-11, atol=1e-11, method="DOP853").y[:, -1]
+    errors = []
+    row = torch.from_numpy(np.append(x, gap))[None, None]
+    for unfolds in (64, 128):
+        model.unfolds = unfolds
+        found = model._step(torch.from_numpy(h)[None], model._prepare(row)[0])[0].detach().numpy()
+        errors.append(np.abs(found - exact).max())
+    assert errors[0] < 2e-2 and errors[0] / errors[1] == pytest.approx(2, rel=0.1)  # of order 1
+
+
+def test_ltc_stays_between_its_levels_at_any_gap():
+    model = MEMBERS["ltc"].model("classification")
+    largest = model.level.abs().max()
+    rows = model._prepare(torch.cat([torch.randn(50, W), torch.logspace(-9, 9, 50).unsqueeze(1)], dim=1))
+    found = model._step((2 * torch.rand(50, W) - 1) * largest, rows)
+    assert (found.abs() <= largest * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize(("name", "option"), [("ltc", "unfolds"), ("cfc", "depth")])
+def test_doors(name, option):
+    with pytest.raises(ValueError, match=f"{option} is 0"):
+        MEMBERS[name].build(PROBLEMS["classification"], **{option: 0})
 
 
 def test_walk_takes_each_series_by_itself():

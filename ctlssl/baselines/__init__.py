@@ -7,8 +7,10 @@
 from collections.abc import Callable
 from functools import partial
 
+from ctlssl.baselines.cfc import CfC
 from ctlssl.baselines.gru import GRU
 from ctlssl.baselines.gru_d import GRUD
+from ctlssl.baselines.ltc import LTC
 from ctlssl.baselines.mtan import MTAN
 from ctlssl.baselines.neural_cde import NeuralCDE
 from ctlssl.baselines.ode_rnn import ODERNN
@@ -21,9 +23,11 @@ __all__ = [
     "BASELINES",
     "GRU",
     "GRUD",
+    "LTC",
     "MTAN",
     "ODERNN",
     "REFERENCES",
+    "CfC",
     "LastValue",
     "NeuralCDE",
     "RNNDecay",
@@ -41,6 +45,8 @@ BASELINES: dict[str, type[Model]] = {
     "rnn_decay": RNNDecay,
     "mtan": MTAN,
     "transformer": Transformer,
+    "cfc": CfC,
+    "ltc": LTC,
 }
 
 REFERENCES: dict[str, Callable[..., Reference]] = {
