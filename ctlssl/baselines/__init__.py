@@ -15,6 +15,7 @@ from ctlssl.baselines.mtan import MTAN
 from ctlssl.baselines.neural_cde import NeuralCDE
 from ctlssl.baselines.ode_rnn import ODERNN
 from ctlssl.baselines.rnn_decay import RNNDecay
+from ctlssl.baselines.s5 import S5
 from ctlssl.baselines.summaries import LastValue, Reference, Summaries, summaries
 from ctlssl.baselines.transformer import Transformer
 from ctlssl.contract import Model
@@ -27,6 +28,7 @@ __all__ = [
     "MTAN",
     "ODERNN",
     "REFERENCES",
+    "S5",
     "CfC",
     "LastValue",
     "NeuralCDE",
@@ -47,6 +49,7 @@ BASELINES: dict[str, type[Model]] = {
     "transformer": Transformer,
     "cfc": CfC,
     "ltc": LTC,
+    "s5": S5,
 }
 
 REFERENCES: dict[str, Callable[..., Reference]] = {

@@ -29,8 +29,8 @@ class MTAN(Model):
     and regression (the paper's mTAND-Enc) pool the states of a GRU over `references` points spread over the horizon.
 
     A forecast may read nothing after its time: a reference point then attends to the observations up to it, and a
-    query to the observations up to it and, by a second attention of the same kind (the decoder of mTAND-Full, without
-    its variational part), to the states of the GRU at the reference points up to it.
+    query is one more reference point, at its own time and behind those up to it, of which nothing is kept. (The
+    variational decoder of the paper's mTAND-Full reads the whole series for every time.)
 
     The sines start at speeds spread from 1 to `references` a horizon; the released code starts all below 1, where every
     point reads almost the same mean.
@@ -77,8 +77,6 @@ class MTAN(Model):
         self.attention = _TimeAttention(embedding, heads)
         self.values = nn.Linear((heads + 1) * problem.channels, width)
         self.unit = nn.GRU(width, width, batch_first=True)
-        self.decoder = _TimeAttention(embedding, heads) if problem.kind == "forecasting" else None
-        self.states = nn.Linear(heads * width, width) if problem.kind == "forecasting" else None
         self.head = head(problem, width, dropout)
         self.references = references
 
@@ -97,23 +95,26 @@ class MTAN(Model):
         seen_at = take(clock.unsqueeze(-1), committed.position).squeeze(-1)  # (B, K)
         filled, present, _ = take(encoded.features, committed.position).chunk(3, dim=-1)  # (B, K, D)
         keys = self.attention.key(self._embed(seen_at))  # (B, K, E)
-        forecasts = self.decoder is not None
         points = torch.linspace(0.0, 1.0, self.references, dtype=clock.dtype, device=clock.device)[None]  # (1, T)
-        inside = committed.inside.unsqueeze(1)  # (B, 1, K)
-        allowed = inside & (seen_at.unsqueeze(1) <= points.unsqueeze(-1)) if forecasts else inside  # (B, T, K)
+        inside, causal = committed.inside.unsqueeze(1), self.problem.kind == "forecasting"  # (B, 1, K)
+        allowed = inside & (seen_at.unsqueeze(1) <= points.unsqueeze(-1)) if causal else inside  # (B, T or 1, K)
         states, _ = self.unit(self._interpolate(self._embed(points), keys, filled, present, allowed))  # (B, T, W)
-        if not forecasts:
-            everything = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+        everything = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)  # (B, T)
+        if not causal:
             return self.head(encoded, states, everything, states[:, :0])
-        asked = rows.at_queries(clock.unsqueeze(-1)).squeeze(-1)  # (B, Q)
-        queries = self._embed(asked)  # (B, Q, E)
+        asked, last = rows.at_queries(clock.unsqueeze(-1)), committed.before_query  # (B, Q, 1), (B, Q)
         place = torch.arange(keys.shape[1], device=keys.device)
-        allowed = inside & (place <= committed.before_query.unsqueeze(-1))  # (B, Q, K)
-        read = self._interpolate(queries, keys, filled, present, allowed)  # (B, Q, W)
-        begun = (committed.before_query >= 0).unsqueeze(-1)  # (B, Q, 1)
-        allowed = begun & (points.unsqueeze(1) <= asked.unsqueeze(-1))  # (B, Q, T)
-        decoded, _ = self.decoder(queries, self.decoder.key(self._embed(points)), states, states.new_ones(1), allowed)
-        return self.head(encoded, states, committed.inside, read + self.states(decoded))
+        allowed = inside & (place <= last.unsqueeze(-1))  # (B, Q, K)
+        read = self._interpolate(self._embed(asked.squeeze(-1)), keys, filled, present, allowed)  # (B, Q, W)
+        passed = torch.where(last >= 0, (points <= asked).sum(dim=-1), 0)  # (B, Q): reference points before it
+        before = take(nn.functional.pad(states, (0, 0, 1, 0)), passed)  # (B, Q, W)
+        return self.head(encoded, states, everything, self._peek(read, before))
+
+    def _peek(self, read: Tensor, before: Tensor) -> Tensor:
+        """One step of the unit from the states before the queries: (B, Q, W)."""
+        if read.numel() == 0:
+            return read
+        return self.unit(read.flatten(0, 1).unsqueeze(1), before.flatten(0, 1).unsqueeze(0))[0].view_as(before)
 
     def _embed(self, clock: Tensor) -> Tensor:
         """Times in horizons, (B, T) -> (B, T, E)."""
@@ -161,8 +162,8 @@ class _TimeAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Means at times (B, T, E) of values (B, K, D), (B, T, h D), and whether there was anything to be read.
 
-        Keys (B, K, E) are mapped already; of the batches of queries and keys one may be 1. `present` is (B, K, D), or
-        (1,) for all; `allowed` (B, T, K).
+        Keys (B, K, E) are mapped already; the times may be the same for all series, (1, T, E). `present` is (B, K, D),
+        1 where a channel was observed; `allowed` (B, T, K).
         """
         queries = self._apart(self.query(queries)) / math.sqrt(keys.shape[-1] / self.heads)  # (B, h, T, e)
         allowed = allowed.unsqueeze(1)  # (B, 1, T, K)
@@ -170,7 +171,6 @@ class _TimeAttention(nn.Module):
         scores = scores.masked_fill(~allowed, -torch.inf)
         largest = scores.detach().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)
         weights = torch.exp((scores - largest).clamp(min=_LEAST)) * allowed  # (B, h, T, K)
-        present = present.to(values.dtype).expand_as(values)
         sums = weights @ torch.cat([values * present, present], dim=-1).unsqueeze(1)  # (B, h, T, 2 D)
         total, weight = sums.transpose(1, 2).chunk(2, dim=-1)  # (B, T, h, D)
         some = weight > 0
