@@ -61,7 +61,7 @@ class CfC(EncodedRecurrence):
 
     def _step(self, hidden: Tensor, row: Tensor) -> Tensor:
         read, gap = row.tensor_split([-1], dim=-1)  # (n, backbone), (n, 1)
-        z = _squash(read + self.recurs(hidden))
+        z = _squash(torch.addmm(read, hidden, self.recurs.weight.T))  # (n, backbone)
         for layer in self.deeper:
             z = _squash(layer(z))
         states, times = self.out(z).chunk(2, dim=-1)  # (n, 2 W)

@@ -87,6 +87,7 @@ class GRUD(Recurrence):
     def _step(self, hidden: Tensor, row: Tensor) -> Tensor:
         kept, gates, candidate = row.split([self.width, 2 * self.width, self.width], dim=-1)
         hidden = kept * hidden  # (n, W)
-        update, reset = torch.sigmoid(gates + self.gates(hidden)).chunk(2, dim=-1)  # (n, W)
-        candidate = torch.tanh(candidate + self.candidate(reset * hidden))  # (n, W)
+        gates = torch.addmm(gates, hidden, self.gates.weight.T)  # (n, 2 W)
+        update, reset = torch.sigmoid(gates).chunk(2, dim=-1)  # (n, W)
+        candidate = torch.tanh(torch.addmm(candidate, reset * hidden, self.candidate.weight.T))  # (n, W)
         return torch.lerp(hidden, candidate, update)

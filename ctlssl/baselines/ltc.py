@@ -70,5 +70,5 @@ class LTC(EncodedRecurrence):
         for _ in range(self.unfolds):
             self.evaluations += 1
             flow = conductance * torch.sigmoid(read + self.field(hidden))  # (n, W)
-            hidden = (hidden + flow * self.level) / (leak + flow)
+            hidden = torch.addcmul(hidden, flow, self.level) / (leak + flow)
         return hidden
