@@ -60,6 +60,10 @@ class LTC(EncodedRecurrence):
         self.reads = nn.Linear(width, width)
         self.field = nn.Linear(width, width, bias=False)
 
+    def extra_repr(self) -> str:
+        """The steps a gap."""
+        return f"unfolds={self.unfolds}"
+
     def _prepare(self, inputs: Tensor) -> Tensor:
         features, gaps = inputs.split([self.width, 1], dim=-1)  # (B, K, W), (B, K, 1)
         return torch.cat([self.reads(features), gaps / self.unfolds], dim=-1)  # (B, K, W + 1)

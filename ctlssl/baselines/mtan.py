@@ -110,6 +110,10 @@ class MTAN(Model):
         before = take(nn.functional.pad(states, (0, 0, 1, 0)), passed)  # (B, Q, W)
         return self.head(encoded, states, everything, self._peek(read, before))
 
+    def extra_repr(self) -> str:
+        """The reference points."""
+        return f"references={self.references}"
+
     def _peek(self, read: Tensor, before: Tensor) -> Tensor:
         """One step of the unit from the states before the queries: (B, Q, W)."""
         if read.numel() == 0:
@@ -176,6 +180,10 @@ class _TimeAttention(nn.Module):
         some = weight > 0
         means = torch.where(some, total / torch.where(some, weight, 1.0), 0.0)
         return means.flatten(2), some.flatten(2)
+
+    def extra_repr(self) -> str:
+        """How many share the embedding."""
+        return f"heads={self.heads}"
 
     def _apart(self, embedded: Tensor) -> Tensor:
         """(B, T, E) -> (B, h, T, e)."""

@@ -138,6 +138,10 @@ class _Block(nn.Module):
             asked = self._add(asked, scaled_dot_product_attention(query, key, value, before))
         return observed, asked
 
+    def extra_repr(self) -> str:
+        """How many heads."""
+        return f"heads={self.heads}"
+
     def _add(self, tokens: Tensor, found: Tensor) -> Tensor:
         tokens = tokens + self.dropout(self.out(found.transpose(1, 2).flatten(2)))
         return tokens + self.dropout(self.perceptron(self.second_norm(tokens)))
