@@ -23,7 +23,7 @@ class Transformer(Model):
     r"""Attention among the observations, each of which knows its time.
 
     A token is the encoder's row plus a linear map of sin(w t) and cos(w t), with t the time since the series began, in
-    units of the clock; the learned speeds w start spread from half a turn a horizon to half a turn a unit. A learned
+    units of the clock; the learned speeds w start spread from half a turn a horizon to two turns a unit. A learned
     token stands at the start, so that there is always something to attend to. With LN the LayerNorm, a block is
 
         x = x + attention(LN(x))        x = x + linear(GELU(linear(LN(x))))
@@ -73,7 +73,8 @@ class Transformer(Model):
                 raise ValueError(f"{name} is {count}; a transformer has at least 1")
         spans = max(problem.horizon / problem.time_scale, 1.0)
         self.encoder = Encoder(problem, width)
-        self.log_speed = nn.Parameter(math.log(math.pi) - torch.linspace(0.0, math.log(spans), _SPEEDS))
+        slowest, fastest = math.log(math.pi / spans), math.log(4 * math.pi)
+        self.log_speed = nn.Parameter(torch.linspace(slowest, fastest, _SPEEDS))
         self.time = nn.Linear(2 * _SPEEDS, width)
         self.start = nn.Parameter(0.1 * torch.randn(width))  # (W,)
         self.blocks = nn.ModuleList(_Block(width, heads, expansion, block_dropout) for _ in range(layers))
