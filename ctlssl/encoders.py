@@ -14,7 +14,7 @@ from ctlssl.interleaving import Rows, interleave, last_true
 from ctlssl.model_state import Seen
 from ctlssl.series import TimeSeries
 
-__all__ = ["Encoded", "Encoder"]
+__all__ = ["Encoded", "Encoder", "readings"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,13 @@ class Encoded:
     rate: Tensor
     static: Tensor | None
     seen: Seen
+
+    @property
+    def since_start(self) -> Tensor:
+        """Time since the first committed row of all, times the rate, in data time: (B, R) float64, 0 before it."""
+        there = self.rows.inside & self.seen.started.unsqueeze(1)  # (B, R)
+        since = (self.rows.times - self.seen.start.unsqueeze(1)) * self.rate.unsqueeze(1)
+        return torch.where(there, since, torch.zeros_like(since)).clamp(min=0.0)
 
 
 class Encoder(nn.Module):
@@ -110,6 +117,50 @@ class Encoder(nn.Module):
         return self._clock(since, dtype).clamp(max=1.0)
 
 
+def readings(
+    problem: Problem,
+    series: TimeSeries,
+    query_times: Tensor | None,
+    rate: float | Tensor,
+    before: Seen | None,
+    unseen: Tensor,
+) -> Encoded:
+    """The rows as they were read, for models whose papers encode them in their own way; nothing is learned here.
+
+    Features are, side by side and D each, the last seen value of every channel, whether it was seen in this row (0 or
+    1), and the time since it was last seen in an earlier row, in units of the clock times the rate; where it never
+    was, the time since the series began.
+
+    Args:
+        problem: channels and clock.
+        series: B series.
+        query_times: (B, Q) float64, NaN-padded, or None; read where the problem is a forecast.
+        rate: a number or (B,).
+        before: what was observed in earlier chunks.
+        unseen: (D,), what stands for a channel before its first value.
+
+    Returns:
+        Rows with features (B, R, 3 D) in the dtype of `unseen`.
+    """
+    rates, dtype = rate_per_series(rate, series), unseen.dtype  # (B,)
+    rows = interleave(series, query_times if problem.kind == "forecasting" else None, problem.first_gap, before)
+    channels, since_start = _last_seen(rows, before, dtype), _since_start(rows, before)
+    filled = torch.where(channels.known, channels.values, unseen)  # (B, R, D)
+    earlier = _in_earlier_rows(channels, before)
+    since = torch.where(earlier.known, rows.times.unsqueeze(-1) - earlier.times, since_start.unsqueeze(-1))
+    since = torch.where(rows.inside.unsqueeze(-1), since, 0.0) * (rates / problem.time_scale).view(-1, 1, 1)
+    return Encoded(
+        rows=rows,
+        features=torch.cat([filled, rows.observed.to(dtype), since.to(dtype)], dim=-1),
+        filled=filled,
+        elapsed=(since_start * rates.unsqueeze(-1) / problem.horizon).to(dtype),
+        gaps=rows.dt / problem.time_scale,
+        rate=rates,
+        static=None if series.static is None else series.static.to(dtype),
+        seen=_seen_at_end(rows, channels, before),
+    )
+
+
 class _LastSeen(NamedTuple):
     """Of every row and channel, (B, R, D) each: whether it was seen before or at the row, its last value and time."""
 
@@ -128,6 +179,17 @@ def _last_seen(rows: Rows, before: Seen | None, dtype: torch.dtype) -> _LastSeen
     values = torch.where(known, values, before.values.to(dtype).unsqueeze(1))
     times = torch.where(known, times, before.value_times.unsqueeze(1))
     return _LastSeen(known | before.known.unsqueeze(1), values, times)
+
+
+def _in_earlier_rows(channels: _LastSeen, before: Seen | None) -> _LastSeen:
+    """The same before every row instead of at it."""
+
+    def shifted(at: Tensor, first: Tensor) -> Tensor:
+        return torch.cat([first.to(at.dtype).unsqueeze(1), at[:, :-1]], dim=1)  # (B, R, D)
+
+    nothing = tuple(torch.zeros_like(part[:, 0]) for part in channels)  # (B, D)
+    first = nothing if before is None else (before.known, before.values, before.value_times)
+    return _LastSeen(*(shifted(at, start) for at, start in zip(channels, first, strict=True)))
 
 
 def _seen_at_end(rows: Rows, channels: _LastSeen, before: Seen | None) -> Seen:

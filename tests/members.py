@@ -51,6 +51,8 @@ ADAPTIVE = {
     f"{name}-dopri5": Member(BASELINES[name], {"method": "dopri5"}, neighbours=1e-2)
     for name in ("ode_rnn", "neural_cde")
 }
+STATELESS = {"neural_cde", "mtan", "transformer"}
+"""Baselines that read whole series and go on from no state."""
 MEMBERS = {name: Member(build) for name, build in {**MODELS, **BASELINES}.items()} | ADAPTIVE
 
 

@@ -19,7 +19,7 @@ def problem(kind, static=0, **clock):
 
 def model(kind="forecasting", name="lssl", static=0, dtype=torch.float64, **options):
     torch.manual_seed(3)
-    build = {"lssl": ctlssl.LSSLModel, "gru": ctlssl.baselines.GRU, "ode_rnn": ctlssl.baselines.ODERNN}[name]
+    build = ({"lssl": ctlssl.LSSLModel} | ctlssl.baselines.BASELINES)[name]
     made = build(problem(kind, static), 8, **options).to(dtype)
     with torch.no_grad():  # the heads of forecasts start near zero: a test of their features needs them awake
         for weight in made.head.parameters():
@@ -91,10 +91,13 @@ MODELS = {
     "gru": ("forecasting", {"name": "gru", "layers": 2}),
     "gru-class": ("classification", {"name": "gru"}),
     "ode-rnn": ("forecasting", {"name": "ode_rnn"}),
+    "gru-d": ("forecasting", {"name": "gru_d"}),
+    "cfc-class": ("classification", {"name": "cfc"}),
+    "s5": ("forecasting", {"name": "s5", "layers": 2}),
 }
 
 
-SOME = {"two-layers", "class-static", "gru"}  # those that the short tests replay
+SOME = {"two-layers", "class-static", "gru", "gru-d"}  # those that the short tests replay
 CASES = [pytest.param(case, marks=() if case in SOME else pytest.mark.slow) for case in MODELS]
 
 

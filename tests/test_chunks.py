@@ -18,7 +18,7 @@ from ctlssl.training.losses import LOSSES, mean_loss
 from tests.members import CHANNELS, MEMBERS, PROBLEMS, answer, batch, close, same_bits
 
 KINDS = [pytest.param(kind, id=kind) for kind in PROBLEMS]
-NAMES = ["lssl", "gru", "ode_rnn"]
+NAMES = ["lssl", "gru", "ode_rnn", "gru_d", "cfc"]
 LENGTHS = (23, 9, 0, 17, 1)
 
 

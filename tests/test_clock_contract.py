@@ -16,7 +16,7 @@ from ctlssl.series import TimeSeries
 from ctlssl.testing import LayerCase, ModelCase, check_clock
 from ctlssl.testing.model_cases import tick
 from tests.contracts import KIND_PARAMS, STRUCTURE_PARAMS, STRUCTURES, make_layer, sampled
-from tests.members import CHANNELS, MEMBERS, PROBLEMS, STATIC, Member
+from tests.members import CHANNELS, MEMBERS, PROBLEMS, STATELESS, STATIC, Member
 
 WAYS = {
     **METHODS,
@@ -173,7 +173,7 @@ def test_options(option, method, bidirectional, case):
 @given(case=model_cases())
 def test_models(name, kind, case):
     report = check_clock(MEMBERS[name].model(kind), cases=[case])
-    streams = name != "neural_cde"
+    streams = name not in STATELESS
     assert (5 in report.not_applicable) != streams
 
 

@@ -56,7 +56,7 @@ def test_observations_are_the_same_to_the_last_bit(options, dtype, width):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["lssl", "gru", "ode_rnn"])
+@pytest.mark.parametrize("name", ["lssl", "gru", "ode_rnn", "gru_d", "rnn_decay", "cfc", "ltc", "s5"])
 def test_a_state_keeps_no_trace_of_a_query(name, dtype):
     model, (series, asked) = MEMBERS[name].model("forecasting", dtype), batch(queries=9, dtype=dtype)
     expected = model(series, asked[:, :0]).state.tensors()

@@ -7,15 +7,50 @@
 from collections.abc import Callable
 from functools import partial
 
+from ctlssl.baselines.cfc import CfC
 from ctlssl.baselines.gru import GRU
+from ctlssl.baselines.gru_d import GRUD
+from ctlssl.baselines.ltc import LTC
+from ctlssl.baselines.mtan import MTAN
 from ctlssl.baselines.neural_cde import NeuralCDE
 from ctlssl.baselines.ode_rnn import ODERNN
+from ctlssl.baselines.rnn_decay import RNNDecay
+from ctlssl.baselines.s5 import S5
 from ctlssl.baselines.summaries import LastValue, Reference, Summaries, summaries
+from ctlssl.baselines.transformer import Transformer
 from ctlssl.contract import Model
 
-__all__ = ["BASELINES", "GRU", "ODERNN", "REFERENCES", "LastValue", "NeuralCDE", "Reference", "Summaries", "summaries"]
+__all__ = [
+    "BASELINES",
+    "GRU",
+    "GRUD",
+    "LTC",
+    "MTAN",
+    "ODERNN",
+    "REFERENCES",
+    "S5",
+    "CfC",
+    "LastValue",
+    "NeuralCDE",
+    "RNNDecay",
+    "Reference",
+    "Summaries",
+    "Transformer",
+    "summaries",
+]
 
-BASELINES: dict[str, type[Model]] = {"gru": GRU, "ode_rnn": ODERNN, "neural_cde": NeuralCDE}
+BASELINES: dict[str, type[Model]] = {
+    "gru": GRU,
+    "ode_rnn": ODERNN,
+    "neural_cde": NeuralCDE,
+    "gru_d": GRUD,
+    "rnn_decay": RNNDecay,
+    "mtan": MTAN,
+    "transformer": Transformer,
+    "cfc": CfC,
+    "ltc": LTC,
+    "s5": S5,
+}
 
 REFERENCES: dict[str, Callable[..., Reference]] = {
     "linear": partial(Summaries, family="linear"),
