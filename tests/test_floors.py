@@ -25,7 +25,7 @@ FLOORS = {
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks"], 5),
     **dict.fromkeys(["training", "pretraining", "model_names", "parameter_budget"], 6),
     **dict.fromkeys(["comparison", "costs", "estimators", "testing"], 7),
-    **dict.fromkeys(["report", "plots"], 8),
+    **dict.fromkeys(["report", "report_notes", "plots", "saving"], 8),
     "cli": 9,
     "__init__": 10,
 }

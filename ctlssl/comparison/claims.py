@@ -15,6 +15,7 @@ from types import TracebackType
 
 __all__ = ["Claims"]
 
+_CLAIM, _DIGITS = ".claim-", 6  # a claim is called .claim-NAME-000001
 _BEAT = 20.0  # seconds between the signs of life that an owner gives to other machines
 _PROCESSES_ARE_KNOWN = os.name == "posix"  # elsewhere the signs of life tell, as of other machines
 _SILENT = 300.0  # seconds without one after which an owner on another machine counts as gone
@@ -51,6 +52,9 @@ class Claims:
         for other in self._folder.glob(".owner-*"):
             if other != self._me and not self._lives(other):
                 other.unlink(missing_ok=True)
+        for name in {path.name[len(_CLAIM) : -_DIGITS - 1] for path in self._folder.glob(f"{_CLAIM}*")}:
+            with self.claim(name):  # to take over and give up is the one safe way to remove
+                pass
         return self
 
     def __exit__(
@@ -81,7 +85,7 @@ class Claims:
         if claims and self._lives(claims[-1]):
             return None
         number = int(claims[-1].name.rpartition("-")[2]) + 1 if claims else 1
-        mine = self._folder / f".claim-{name}-{number:06d}"
+        mine = self._folder / f"{_CLAIM}{name}-{number:0{_DIGITS}d}"
         try:
             os.link(self._me, mine)
         except FileExistsError:  # another was faster
@@ -93,7 +97,7 @@ class Claims:
 
     def _claims(self, name: str) -> list[Path]:
         """All claims of a name, the one that counts last."""
-        return sorted(self._folder.glob(f".claim-{name}-" + 6 * "[0-9]"))
+        return sorted(self._folder.glob(f"{_CLAIM}{name}-" + _DIGITS * "[0-9]"))
 
     def _lives(self, claim: Path) -> bool:
         try:

@@ -13,6 +13,8 @@ from ctlssl.comparison.choices import kinds_of
 from ctlssl.comparison.keys import digest_of_split, identity, surroundings
 from ctlssl.comparison.plans import Plan
 from ctlssl.comparison.work import attempt, fit_and_score, score_reference, try_settings, warm_up, with_settings
+from ctlssl.model_names import Factory
+from ctlssl.parameter_budget import width_for
 from ctlssl.tasks import Split
 
 __all__ = ["Group"]
@@ -113,7 +115,7 @@ class Group:
 
     def _fit(self, kind: str, name: str, setting: Mapping[str, Any], work: Callable[..., Result]) -> Result | None:
         factory, training = with_settings(self.plan.models[name], self.plan.training, setting)
-        training, width = replace(training, seed=self.seed), self.widths[name]
+        training, width = replace(training, seed=self.seed), self._width(name, factory)
         own = {"width": width, "training": training.to_dict(), "threads": self.plan.threads}
         told = "".join(
             f", {key} {value:g}" if isinstance(value, float) else f", {key} {value}" for key, value in setting.items()
@@ -129,6 +131,11 @@ class Group:
             return attempt(label, partial(work, factory, split, width, training, self.bars.watch(label)))
 
         return self.cells.obtain(cell, compute)
+
+    def _width(self, name: str, factory: Factory) -> int:
+        if self.plan.parameters is None or factory is self.plan.models[name]:
+            return self.widths[name]
+        return width_for(factory, self.split().problem, self.plan.parameters, name)  # its options may need parameters
 
     def _spec(self, kind: str, name: str, factory: Callable[..., Any]) -> dict[str, Any]:
         return {

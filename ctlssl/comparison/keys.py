@@ -21,7 +21,7 @@ from ctlssl.tasks import Split
 __all__ = ["digest_of_split", "identity", "key_of", "surroundings"]
 
 _PACKAGES = ("ctlssl", "torch", "numpy", "scipy", "scikit-learn", "torchdiffeq", "torchcde", "numba")
-_AFTERWARDS = ("cli.py", "plots.py", "report.py", "saving.py")  # what only tells of results
+_AFTERWARDS = ("cli.py", "plots.py", "report.py", "report_notes.py", "saving.py")  # what only tells of results
 
 
 def key_of(spec: Mapping[str, Any]) -> str:
