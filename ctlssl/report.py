@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import xarray
     from rich.table import Table
 
-__all__ = ["markdown", "summary", "tables", "verdict"]
+__all__ = ["cost_tables", "markdown", "summary", "tables", "verdict"]
 
 _COSTS = {
     "seconds_per_epoch": ("s / epoch", "{:.2f}"),
@@ -47,6 +47,32 @@ def tables(results: xarray.Dataset) -> list[Table]:
         for name, *cells in rows:
             won = name == best
             table.add_row(f"{name} *" if won else name, *cells, style="bold" if won else None)
+        made.append(table)
+    return made
+
+
+def cost_tables(costs: xarray.Dataset, times: xarray.DataArray, reference: str) -> list[Table]:
+    """Seconds of a training step by length, and how many times as long as a reference it takes.
+
+    Args:
+        costs: from `ctlssl.costs.cost_by_length`.
+        times: from `ctlssl.costs.ratios`.
+        reference: the model whose time is 1.
+    """
+    from rich.table import Table
+
+    made = []
+    titles = {
+        f"Seconds of a training step, {costs.seconds.attrs['long_name']}": (costs.seconds, "{:.4f}"),
+        f"Times as long as {reference}": (times, "{:.1f}"),
+    }
+    for title, (numbers, form) in titles.items():
+        table = Table(title=title, title_justify="left")
+        for name in ("model", "parameters", *(f"length {length}" for length in costs.length.values)):
+            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+        for model in costs.model.values.tolist():
+            row = [form.format(value) for value in numbers.sel(model=model).values]
+            table.add_row(model, str(costs.parameters.sel(model=model).item()), *row)
         made.append(table)
     return made
 

@@ -80,8 +80,8 @@ def _intervals(results: xarray.Dataset) -> str:
         "records, and splits of the same records overlap"
     )
     if seeds <= 3:
-        cover = {2: "1 of 2", 3: "3 of 4"}[seeds]
-        return f"{told}; of {seeds} seeds it is the least and the greatest difference, which cover the mean in {cover} cases."
+        cover = {2: "1 case of 2", 3: "3 cases of 4"}[seeds]
+        return f"{told}; of {seeds} seeds it is the least and the greatest difference: they cover the mean in {cover}."
     return f"{told}; of {seeds} seeds it is too short rather than too long." if seeds < _FEW else f"{told}."
 
 
