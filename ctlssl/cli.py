@@ -70,11 +70,15 @@ _Epochs = Annotated[
 _Width = Annotated[int, typer.Option(min=1, help="Channels inside every model.")]
 _Parameters = Annotated[
     int | None,
-    typer.Option(min=1, help="Trained parameters of every model, which then decide its width.", show_default="none"),
+    typer.Option(
+        min=1, help="Trained parameters of every model, within 10 %; they decide its width.", show_default="none"
+    ),
 ]
 _Tune = Annotated[
     bool,
-    typer.Option("--tune", help="Try learning rates and dropouts for every model on the validation part of each seed."),
+    typer.Option(
+        "--tune", help="Try 3 learning rates x 2 dropouts for every model on the validation part of each seed."
+    ),
 ]
 _Reference = Annotated[
     str | None,
