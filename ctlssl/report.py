@@ -52,7 +52,7 @@ def tables(results: xarray.Dataset) -> list[Table]:
 
 
 def cost_tables(costs: xarray.Dataset, times: xarray.DataArray, reference: str) -> list[Table]:
-    """Seconds of a training step by length, and how many times as long as a reference it takes.
+    """Seconds of a training step by length, how many times as long as a reference it takes, and evaluations of fields.
 
     Args:
         costs: from `ctlssl.costs.cost_by_length`.
@@ -65,6 +65,7 @@ def cost_tables(costs: xarray.Dataset, times: xarray.DataArray, reference: str) 
     titles = {
         f"Seconds of a training step, {costs.seconds.attrs['long_name']}": (costs.seconds, "{:.4f}"),
         f"Times as long as {reference}": (times, "{:.1f}"),
+        "Evaluations of the vector field in a step": (costs.evaluations, "{:.0f}"),
     }
     for title, (numbers, form) in titles.items():
         table = Table(title=title, title_justify="left")
@@ -130,7 +131,8 @@ def summary(results: xarray.Dataset, task: str) -> tuple[list[str], list[list[st
         cells += [_average(_SCALES.get(name, 1.0) * row[name].values, form) for name, (_, form) in costs.items()]
         rows.append(cells)
     header = ["model", *(name.replace("_", " ") for name in metrics)]
-    header += [f"{_metric(results, task)} - {results.attrs['reference']} [95 %]"] if paired else []
+    interval = " [95 %]" if _known(part, "difference_low") else ""
+    header += [f"{_metric(results, task)} - {results.attrs['reference']}{interval}"] if paired else []
     header += [title for title, _ in costs.values()]
     return header, rows, next(iter(_ranking(results, task)), None)
 

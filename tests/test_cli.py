@@ -4,6 +4,7 @@ import inspect
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 
 import matplotlib.image
@@ -118,6 +119,27 @@ def test_the_installed_command_runs():
     command = os.path.join(os.path.dirname(sys.executable), "ctlssl")
     done = subprocess.run([command, "compare", "nowhere"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.startswith("Error: data set 'nowhere'")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_and_started_again_it_saves_what_it_would_have(tmp_path):
+    command = [os.path.join(os.path.dirname(sys.executable), "python"), "-c", "from ctlssl.cli import main; main()"]
+    asked = [*TINY[:4], "--models", "gru,lssl", "--seeds", "2", "--epochs", "3", "--parameters", "19000", "--out"]
+    kills = 0
+    for wanted in (1, 3, 6, 99):
+        dying = subprocess.Popen([*command, *asked, tmp_path / "killed"], stderr=subprocess.PIPE)
+        while dying.poll() is None and len(list(tmp_path.glob("killed/cells/*.json"))) < wanted:
+            time.sleep(0.01)
+        dying.kill()  # SIGKILL, the moment a cell is there
+        dying.communicate()
+        kills += dying.returncode != 0
+    assert kills == 3
+    assert invoke(*asked, tmp_path / "whole").exit_code == 0
+    killed, whole = (xarray.load_dataset(tmp_path / name / "results.nc") for name in ("killed", "whole"))
+    measured = ["train_seconds", "seconds_per_epoch", "pass_seconds", "peak_bytes"]
+    assert killed.drop_vars(measured).identical(whole.drop_vars(measured))
+    assert whole.rmse.notnull().all()
 
 
 @pytest.mark.slow

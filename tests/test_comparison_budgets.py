@@ -180,7 +180,10 @@ class TestReport:
     def test_costs(self):
         numbers = (("model", "length"), np.array([[0.5, 1.0], [1.0, 4.0]]), {"long_name": "pass"})
         models = {"model": ["a", "b"], "length": [8, 16]}
-        costs = xarray.Dataset({"seconds": numbers, "parameters": ("model", [10, 11])}, models)
-        seconds, times = cost_tables(costs, costs.seconds / costs.seconds.sel(model="a", drop=True), "a")
+        evaluations = (("model", "length"), np.array([[0, 0], [32.0, 64.0]]))
+        values = {"seconds": numbers, "evaluations": evaluations, "parameters": ("model", [10, 11])}
+        costs = xarray.Dataset(values, models)
+        seconds, times, solver = cost_tables(costs, costs.seconds / costs.seconds.sel(model="a", drop=True), "a")
         assert [list(column.cells) for column in seconds.columns][2:] == [["0.5000", "1.0000"], ["1.0000", "4.0000"]]
         assert [list(column.cells) for column in times.columns][1:] == [["10", "11"], ["1.0", "2.0"], ["1.0", "4.0"]]
+        assert [list(column.cells) for column in solver.columns][2:] == [["0", "32"], ["0", "64"]]

@@ -117,10 +117,7 @@ class Group:
         factory, training = with_settings(self.plan.models[name], self.plan.training, setting)
         training, width = replace(training, seed=self.seed), self._width(name, factory)
         own = {"width": width, "training": training.to_dict(), "threads": self.plan.threads}
-        told = "".join(
-            f", {key} {value:g}" if isinstance(value, float) else f", {key} {value}" for key, value in setting.items()
-        )
-        label = self._label(name) + told
+        label = self._label(name) + "".join(f", {key} {value}" for key, value in setting.items())
         cell = Cell(f"{kind} {label}", self._spec(kind, name, factory) | own)
 
         def compute() -> Result:

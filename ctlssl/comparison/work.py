@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -149,4 +150,7 @@ def _memory_of_a_step(model: Model, train: Examples, training: Training) -> floa
     longest = torch.argsort(train.series.lengths, descending=True, stable=True)[: training.batch_size]
     batch = train.select(longest)
     model.zero_grad(set_to_none=True)
-    return peak_bytes(lambda: fit(model, batch, training=replace(training, epochs=1)))
+    try:
+        return peak_bytes(lambda: fit(model, batch, training=replace(training, epochs=1)))
+    except (FloatingPointError, MemoryError, RuntimeError, ValueError):  # the scores were sound, and stay
+        return math.nan
