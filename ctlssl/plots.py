@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_comparison", "plot_timescales"]
+__all__ = ["plot_comparison", "plot_learning", "plot_timescales"]
 
 
 def plot_comparison(results: xarray.Dataset) -> Figure:
@@ -36,6 +36,37 @@ def plot_comparison(results: xarray.Dataset) -> Figure:
         _panel(axes, results.sel(task=task))
     seeds = results.sizes["seed"]
     figure.suptitle(f"Mean and standard deviation over {seeds} seeds" if seeds > 1 else "One seed", fontsize="medium")
+    return figure
+
+
+def plot_learning(results: xarray.Dataset) -> Figure:
+    """Validation loss by epoch, one panel a task: each seed thin, and their mean.
+
+    Early stopping ends the curves of different seeds at different epochs: a mean is drawn as far as all seeds go. No
+    window is opened: save the figure with ``figure.savefig(path)``.
+
+    Args:
+        results: from `ctlssl.compare`.
+
+    Returns:
+        a figure of its own, outside of pyplot.
+    """
+    from matplotlib.figure import Figure
+
+    tasks = results.task.values.tolist()
+    figure = Figure(figsize=(5.0 * len(tasks), 4.0), layout="constrained")
+    for axes, task in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks, strict=True):
+        for number, model in enumerate(results.model.values.tolist()):
+            curves = results.valid_loss.sel(task=task, model=model).transpose("epoch", "seed").values  # (E, S)
+            curves = curves[:, np.isfinite(curves).any(axis=0)]
+            if curves.size:
+                axes.plot(results.epoch.values, curves, color=f"C{number % 10}", alpha=0.3, linewidth=0.7)
+                axes.plot(results.epoch.values, curves.mean(axis=1), color=f"C{number % 10}", label=model)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("validation loss")
+        axes.set_title(task)
+        if axes.lines:
+            axes.legend(fontsize="small")
     return figure
 
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ctlssl.report_notes import difference, notes
 from ctlssl.training.metrics import HIGHER_IS_BETTER, MAIN_METRIC
 
 if TYPE_CHECKING:
     import xarray
     from rich.table import Table
 
-__all__ = ["markdown", "summary", "tables", "verdict"]
+__all__ = ["cost_tables", "markdown", "summary", "tables", "verdict"]
 
 _COSTS = {
     "seconds_per_epoch": ("s / epoch", "{:.2f}"),
@@ -20,11 +21,17 @@ _COSTS = {
     "epochs": ("epochs", "{:.0f}"),
     "evaluations_per_epoch": ("evaluations / epoch", "{:.0f}"),
     "parameters": ("parameters", "{:.0f}"),
+    "peak_bytes": ("MB / step", "{:.1f}"),
+    "tuning_seconds": ("s to tune", "{:.1f}"),
 }
+_ALWAYS = ("seconds_per_epoch", "train_seconds", "epochs", "evaluations_per_epoch", "parameters")
+_SCALES = {"peak_bytes": 1e-6}
 
 
 def tables(results: xarray.Dataset) -> list[Table]:
     """One table a task for the terminal: mean +- standard deviation over seeds, the best neural model marked.
+
+    Where differences were taken, each model has that of its main metric with its interval: see `paired_differences`.
 
     Args:
         results: from `ctlssl.compare`.
@@ -44,6 +51,33 @@ def tables(results: xarray.Dataset) -> list[Table]:
     return made
 
 
+def cost_tables(costs: xarray.Dataset, times: xarray.DataArray, reference: str) -> list[Table]:
+    """Seconds of a training step by length, how many times as long as a reference it takes, and evaluations of fields.
+
+    Args:
+        costs: from `ctlssl.costs.cost_by_length`.
+        times: from `ctlssl.costs.ratios`.
+        reference: the model whose time is 1.
+    """
+    from rich.table import Table
+
+    made = []
+    titles = {
+        f"Seconds of a training step, {costs.seconds.attrs['long_name']}": (costs.seconds, "{:.4f}"),
+        f"Times as long as {reference}": (times, "{:.1f}"),
+        "Evaluations of the vector field in a step": (costs.evaluations, "{:.0f}"),
+    }
+    for title, (numbers, form) in titles.items():
+        table = Table(title=title, title_justify="left")
+        for name in ("model", "parameters", *(f"length {length}" for length in costs.length.values)):
+            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+        for model in costs.model.values.tolist():
+            row = [form.format(value) for value in numbers.sel(model=model).values]
+            table.add_row(model, str(costs.parameters.sel(model=model).item()), *row)
+        made.append(table)
+    return made
+
+
 def markdown(results: xarray.Dataset) -> str:
     """The tables and the verdict as markdown.
 
@@ -57,13 +91,13 @@ def markdown(results: xarray.Dataset) -> str:
         lines += [[f"**{cell}**" for cell in row] if row[0] == best else row for row in rows]
         table = "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
         blocks.append(f"### {task}\n\n{table}\n\n{_verdict_of_task(results, task)}")
-    return "\n\n".join([*blocks, *_growth(results)]) + "\n"
+    return "\n\n".join([*blocks, *_growth(results), *notes(results)]) + "\n"
 
 
 def verdict(results: xarray.Dataset) -> str:
     """Plain sentences, one line a task: which neural model wins, whether beyond the spread, and what an epoch costs.
 
-    The last line tells how the costs grow with the length of the records, where that was timed.
+    Then how the costs grow with the length of the records, where that was timed, and what `notes` adds.
 
     The lead of the best model over the next is taken seed by seed, since both saw the same split; it is called within
     the spread where its mean is not larger than its standard deviation over the seeds.
@@ -71,7 +105,8 @@ def verdict(results: xarray.Dataset) -> str:
     Args:
         results: from `ctlssl.compare`.
     """
-    return "\n".join([*(_verdict_of_task(results, task) for task in results.task.values.tolist()), *_growth(results)])
+    told = [_verdict_of_task(results, task) for task in results.task.values.tolist()]
+    return "\n".join([*told, *_growth(results), *notes(results)])
 
 
 def summary(results: xarray.Dataset, task: str) -> tuple[list[str], list[list[str]], str | None]:
@@ -83,6 +118,8 @@ def summary(results: xarray.Dataset, task: str) -> tuple[list[str], list[list[st
     """
     part = results.sel(task=task)
     metrics = [name for name in HIGHER_IS_BETTER if name in part and bool(part[name].notnull().any())]
+    costs = {name: kind for name, kind in _COSTS.items() if name in _ALWAYS or _known(part, name)}
+    paired = _known(part, "difference")
     rows = []
     for model in part.model.values.tolist():
         row = part.sel(model=model)
@@ -90,10 +127,18 @@ def summary(results: xarray.Dataset, task: str) -> tuple[list[str], list[list[st
             continue
         cells = [model]
         cells += [_with_spread(row[name].values) for name in metrics]
-        cells += [_average(row[name].values, form) for name, (_, form) in _COSTS.items()]
+        cells += [difference(row)] if paired else []
+        cells += [_average(_SCALES.get(name, 1.0) * row[name].values, form) for name, (_, form) in costs.items()]
         rows.append(cells)
-    header = ["model", *(name.replace("_", " ") for name in metrics), *(title for title, _ in _COSTS.values())]
+    header = ["model", *(name.replace("_", " ") for name in metrics)]
+    interval = " [95 %]" if _known(part, "difference_low") else ""
+    header += [f"{_metric(results, task)} - {results.attrs['reference']}{interval}"] if paired else []
+    header += [title for title, _ in costs.values()]
     return header, rows, next(iter(_ranking(results, task)), None)
+
+
+def _known(results: xarray.Dataset, name: str) -> bool:
+    return name in results and bool(results[name].notnull().any())
 
 
 def _verdict_of_task(results: xarray.Dataset, task: str) -> str:

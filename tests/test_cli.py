@@ -1,8 +1,10 @@
 """The command line, as a user meets it: what it prints, what it writes, and how it refuses."""
 
+import inspect
 import os
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 
 import matplotlib.image
@@ -11,7 +13,6 @@ import xarray
 from typer.testing import CliRunner
 
 from ctlssl import cli
-from tests.toys import comparison
 
 TINY = ["compare", "covid19", "--task", "forecast", "--models", "gru", "--seeds", "1", "--epochs", "2"]
 
@@ -27,13 +28,17 @@ def test_compare_prints_and_saves(tmp_path):
     assert done.exit_code == 0, done.output
     assert "covid19/forecast" in done.output and "gru *" in done.output and "last_value" in done.output
     assert "gru has the best rmse of the neural models" in done.output
-    assert str(out / "comparison.nc") in done.output
-    assert sorted(os.listdir(out)) == ["comparison.md", "comparison.nc", "comparison.png"]
-    results = xarray.load_dataset(out / "comparison.nc")
+    assert str(out / "results.nc") in done.output
+    assert sorted(os.listdir(out)) == ["cells", "learning.png", "quality.png", "results.nc", "table.md"]
+    results = xarray.load_dataset(out / "results.nc")
     rmse = results["rmse"].sel(task="covid19/forecast", model="gru", seed=0).item()
     assert 0.3 < rmse < 1.5 and f"{rmse:.3f}" in done.output
-    assert "| **gru** |" in (out / "comparison.md").read_text(encoding="utf8")
-    assert matplotlib.image.imread(out / "comparison.png").shape[0] > 100
+    assert "| **gru** |" in (out / "table.md").read_text(encoding="utf8")
+    for picture in ("quality.png", "learning.png"):
+        assert matplotlib.image.imread(out / picture).shape[0] > 100
+    again = invoke(*TINY, "--out", out)
+    assert "already are not run again" in again.stderr and done.stdout == again.stdout
+    assert xarray.load_dataset(out / "results.nc").identical(results)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +47,11 @@ def test_compare_prints_and_saves(tmp_path):
         (["compare", "nowhere"], "Error: data set 'nowhere' has no task; those with tasks are covid19."),
         (["compare", "covid19", "--task", "birth"], "Error: task 'birth' is unknown; covid19 has death, forecast."),
         (["compare", "--models", "gru,lstm"], "Error: model 'lstm' is unknown; there are lssl, "),
+        (["compare", "--models", "gru:depth=2"], "Error: 'depth=2' in model 'gru:depth=2' is no option=value; options"),
+        (
+            ["compare", "--models", "gru", "--reference", "lssl"],
+            "Error: reference 'lssl' is not compared; there are gru,",
+        ),
     ],
 )
 def test_unknown_names_are_refused_in_one_line(arguments, message, tmp_path):
@@ -57,20 +67,6 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     assert done.exit_code == 2 and "file" in done.stderr
 
 
-def test_interrupted_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
-    cli._save(comparison(), tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def interrupted(results, path):
-        path.write_text("half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(cli._WRITERS, "comparison.png", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        cli._save(comparison(seeds=2), tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 def test_datasets_lists_what_there_is():
     done = invoke("datasets")
     assert done.exit_code == 0
@@ -83,21 +79,40 @@ def test_version():
     assert (done.exit_code, done.output.strip()) == (0, f"ctlssl {version('ctlssl')}")
 
 
-def test_every_option_is_explained():
-    done = CliRunner().invoke(cli.app, ["compare", "--help"], env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
-    for option in (
-        "--task",
-        "--models",
-        "--seeds",
-        "--epochs",
-        "--width",
-        "--quick",
-        "--out",
-        "--references",
-        "--threads",
-    ):
-        (line,) = [line for line in done.output.splitlines() if option in line.split()[:4]]
-        assert len(line.split()) > 6, line
+@pytest.mark.parametrize("command", ["compare", "costs"])
+def test_every_option_is_explained(command):
+    surroundings = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
+    done = CliRunner().invoke(cli.app, [command, "--help"], env=surroundings)
+    for option in inspect.signature(getattr(cli, command)).parameters.keys() - {"dataset"}:
+        lines = [line for line in done.output.splitlines() if f"--{option}" in line.split()[:4]]
+        assert len(lines) == 1 and len(lines[0].split()) > 4, option
+
+
+def test_costs_prints_seconds_and_ratios(tmp_path):
+    names = "gru,ode_rnn:method=euler:steps=1"
+    done = invoke("costs", "--models", names, "--lengths", "2,4", "--parameters", 2000, "--out", tmp_path / "costs.nc")
+    assert done.exit_code == 0, done.output
+    measured = xarray.load_dataset(tmp_path / "costs.nc")
+    assert measured.model.values.tolist() == names.split(",") and measured.length.values.tolist() == [2, 4]
+    assert (abs(measured.parameters - 2000) < 200).all()
+    times = (measured.repetitions / measured.repetitions.sel(model="gru")).median("repetition")
+    told = next(line for line in done.output.split("Times as long as gru")[1].splitlines() if "euler" in line)
+    assert [f"{value:.1f}" for value in times.sel(model=names.split(",")[1]).values] == told.split("│")[3].split() + (
+        told.split("│")[4].split()
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--lengths", "2,many"], "Error: lengths is '2,many'; give whole numbers"),
+        (["--models", "gru", "--parameters", "3"], "Error: gru comes within 10 % of 3 parameters at no width"),
+        (["--models", "gru", "--lengths", "2", "--reference", "lssl"], "Error: 'lssl' was not timed; there are gru."),
+    ],
+)
+def test_costs_refuses_in_one_line(arguments, message):
+    done = invoke("costs", *arguments)
+    assert done.exit_code == 2 and done.stderr.splitlines()[-1].startswith(message)
 
 
 def test_the_installed_command_runs():
@@ -108,10 +123,31 @@ def test_the_installed_command_runs():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_killed_and_started_again_it_saves_what_it_would_have(tmp_path):
+    command = [os.path.join(os.path.dirname(sys.executable), "python"), "-c", "from ctlssl.cli import main; main()"]
+    asked = [*TINY[:4], "--models", "gru,lssl", "--seeds", "2", "--epochs", "3", "--parameters", "19000", "--out"]
+    kills = 0
+    for wanted in (1, 3, 6, 99):
+        dying = subprocess.Popen([*command, *asked, tmp_path / "killed"], stderr=subprocess.PIPE)
+        while dying.poll() is None and len(list(tmp_path.glob("killed/cells/*.json"))) < wanted:
+            time.sleep(0.01)
+        dying.kill()  # SIGKILL, the moment a cell is there
+        dying.communicate()
+        kills += dying.returncode != 0
+    assert kills == 3
+    assert invoke(*asked, tmp_path / "whole").exit_code == 0
+    killed, whole = (xarray.load_dataset(tmp_path / name / "results.nc") for name in ("killed", "whole"))
+    measured = ["train_seconds", "seconds_per_epoch", "pass_seconds", "peak_bytes"]
+    assert killed.drop_vars(measured).identical(whole.drop_vars(measured))
+    assert whole.rmse.notnull().all()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_quick_comparison_of_everything(tmp_path):
     done = invoke("compare", "covid19", "--quick", "--models", "all", "--out", tmp_path)
     assert done.exit_code == 0, done.output
-    results = xarray.load_dataset(tmp_path / "comparison.nc")
+    results = xarray.load_dataset(tmp_path / "results.nc")
     assert results["auroc"].sel(task="covid19/death").notnull().all(["seed"]).sum() == (results.sizes["model"] - 1)
     neural = results.sel(model=results.family == "neural")
     assert (neural["auroc"].sel(task="covid19/death") > 0.85).all()

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from ctlssl import comparison
-from ctlssl.comparison import compare, plan
+from ctlssl.baselines import BASELINES
+from ctlssl.comparison import compare, plan, running, work
 from ctlssl.contract import Prediction
+from ctlssl.models import MODELS
 from ctlssl.tasks import TASKS, Split, Task
 from ctlssl.training import Training, evaluate, fit
 from tests import toys
@@ -32,7 +34,7 @@ def toy_split(task, seed=0, ds=None):
 @pytest.fixture(autouse=True)
 def toy_data(monkeypatch):
     """Splits of toys where the comparison asks for those of a task."""
-    monkeypatch.setattr(comparison, "prepare", toy_split)
+    monkeypatch.setattr(running, "prepare", toy_split)
 
 
 def run(**options):
@@ -51,7 +53,7 @@ def run(**options):
 
 def test_what_comes_back():
     results = run()
-    assert dict(results.sizes) == {"task": 2, "model": 2, "seed": 2, "part": 3}
+    assert dict(results.sizes) == {"task": 2, "model": 2, "seed": 2, "part": 3, "epoch": 2}
     assert results.task.values.tolist() == list(SOURCES)
     assert results.kind.values.tolist() == ["classification", "forecasting"]
     assert results.model.values.tolist() == ["plain", "dropping"]
@@ -104,7 +106,7 @@ def test_the_test_part_is_read_once_and_the_models_take_turns(monkeypatch):
 
         return build
 
-    monkeypatch.setattr(comparison, "evaluate", watched)
+    monkeypatch.setattr(work, "evaluate", watched)
     run(models={name: named(name) for name in "abc"}, seeds=3, task=toy_task("toy/label"))
     assert [name for name, _ in read] == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
 
@@ -162,7 +164,7 @@ class TestPlan:
         assert planned.seeds == (0,) and planned.training.epochs == -(-Training().epochs // 6)
 
     def test_all_models(self):
-        assert set(plan(models="all").models) == {**comparison.MODELS, **comparison.BASELINES}.keys()
+        assert set(plan(models="all").models) == {**MODELS, **BASELINES}.keys()
 
     @pytest.mark.parametrize(
         "wrong",

@@ -4,7 +4,7 @@ import pytest
 
 from ctlssl.baselines import BASELINES
 from ctlssl.contract import Problem
-from ctlssl.costs import _made_up, cost_by_length
+from ctlssl.costs import _made_up, cost_by_length, ratios
 from ctlssl.models import MODELS
 
 PROBLEMS = {
@@ -37,3 +37,17 @@ def test_nothing_to_time_is_refused():
         cost_by_length({}, PROBLEMS["forecasting"])
     with pytest.raises(ValueError, match="of at least 1 are needed"):
         cost_by_length(MODELS, PROBLEMS["forecasting"], lengths=(0,))
+
+
+def test_models_of_one_budget_and_their_ratios():
+    models = {name: BASELINES[name] for name in ("gru", "neural_cde")}
+    costs = cost_by_length(models, PROBLEMS["classification"], (2, 4), batch=2, repeats=3, parameters=4000)
+    assert (abs(costs.parameters - 4000) <= 400).all() and costs.width.sel(model="gru") > costs.width.sel(
+        model="neural_cde"
+    )
+    assert dict(costs.repetitions.sizes) == {"repetition": 3, "model": 2, "length": 2}
+    by_hand = [sorted(costs.repetitions.values[:, 1, i] / costs.repetitions.values[:, 0, i])[1] for i in range(2)]
+    assert ratios(costs, "gru").sel(model="neural_cde").values == pytest.approx(by_hand)
+    assert (ratios(costs, "gru").sel(model="gru") == 1).all()
+    with pytest.raises(ValueError, match="'lssl' was not timed; there are gru, neural_cde."):
+        ratios(costs, "lssl")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray
 
-from ctlssl.plots import plot_comparison, plot_timescales
+from ctlssl.plots import plot_comparison, plot_learning, plot_timescales
 from tests.toys import comparison
 
 
@@ -39,6 +39,18 @@ def test_one_seed_one_task_and_missing_scores(tmp_path):
     figure.savefig(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert {bars.get_label() for bars in figure.axes[0].containers} == {"lssl", "ode_rnn"}
+
+
+def test_learning_curves_of_each_seed_and_their_mean_as_far_as_all_go(tmp_path):
+    figure = plot_learning(comparison())
+    death, forecast = figure.axes
+    assert {text.get_text() for text in death.get_legend().get_texts()} == {"lssl", "gru", "ode_rnn"}
+    means = {line.get_label(): line.get_ydata() for line in death.lines if not line.get_label().startswith("_")}
+    assert means["lssl"] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
+    assert means["gru"][:2] == pytest.approx([1, 1 / 2]) and np.isnan(means["gru"][2:]).all()
+    assert len(death.lines) == 3 * (3 + 1)
+    assert forecast.get_ylabel() == "validation loss"
+    figure.savefig(tmp_path / "learning.png")
 
 
 def test_pyplot_is_not_touched():

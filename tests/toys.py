@@ -104,12 +104,17 @@ def comparison(seeds=3):
     }
     for name in HIGHER_IS_BETTER:
         scores.setdefault(name, [[_NAN] * 5] * 2)
+    curve = 1.0 / np.arange(1.0, 5.0)  # (E,)
+    losses = np.where(np.isnan(np.array(scores["epochs"])[..., None]), np.nan, curve)[:, :, :seeds]  # (T, M, S, E)
+    losses[:, 1, 0, 2:] = np.nan  # gru stopped early on the first seed
     return xarray.Dataset(
-        {name: (("task", "model", "seed"), np.array(values)[..., :seeds]) for name, values in scores.items()},
+        {"valid_loss": (("task", "model", "seed", "epoch"), losses)}
+        | {name: (("task", "model", "seed"), np.array(values)[..., :seeds]) for name, values in scores.items()},
         {
             "task": ["toy/death", "toy/forecast"],
             "model": _MODELS,
             "seed": list(range(seeds)),
+            "epoch": [1, 2, 3, 4],
             "kind": ("task", ["classification", "forecasting"]),
             "family": ("model", ["neural"] * 3 + ["reference"] * 2),
         },

@@ -1,0 +1,72 @@
+"""Models and baselines by name, with options behind the name: "ode_rnn:method=dopri5:rtol=1e-3"."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from ctlssl.baselines import BASELINES
+from ctlssl.contract import Model
+from ctlssl.models import MODELS
+
+__all__ = ["Factory", "models_by_name", "options_of"]
+
+Factory = Callable[..., Model]  # (problem, width=...)
+
+
+def models_by_name(names: str | Sequence[str]) -> dict[str, Factory]:
+    """What builds each model, called as ``factory(problem, width=width)``, under the name as it was given.
+
+    A name is one of `MODELS` and `BASELINES`, or "all" alone; options of the constructor follow it, each after a colon,
+    as JSON or plain text: the same model then stands in a table several times, once a setting.
+
+    Args:
+        names: one name or several.
+
+    Raises:
+        ValueError: a name or an option that does not exist, with those that do.
+
+    Example:
+        >>> models_by_name("ode_rnn:method=dopri5:rtol=1e-3")["ode_rnn:method=dopri5:rtol=1e-3"].keywords
+        {'method': 'dopri5', 'rtol': 0.001}
+    """
+    known: dict[str, Factory] = {**MODELS, **BASELINES}
+    asked = [names] if isinstance(names, str) else list(names)
+    asked = list(known) if asked == ["all"] else list(dict.fromkeys(asked))
+    unknown = [name for name in asked if name.split(":")[0] not in known]
+    if unknown or not asked:
+        found = f"model {unknown[0]!r} is unknown" if unknown else "No model was asked for"
+        raise ValueError(f"{found}; there are {', '.join(known)}, or all.")
+    return {name: _with_options(known, name) for name in asked}
+
+
+def options_of(factory: Factory) -> set[str] | None:
+    """Names of the options that a factory takes beside the problem and the width; None where it takes any."""
+    parameters = inspect.signature(factory).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return {parameter.name for parameter in parameters} - {"problem", "width"}
+
+
+def _with_options(known: dict[str, Factory], text: str) -> Factory:
+    name, *parts = text.split(":")
+    if not parts:
+        return known[name]
+    taken, options = options_of(known[name]), {}
+    for part in parts:
+        option, equals, value = part.partition("=")
+        if not equals or (taken is not None and option not in taken):
+            allowed = "any" if taken is None else ", ".join(sorted(taken))
+            raise ValueError(f"{part!r} in model {text!r} is no option=value; options of {name} are {allowed}.")
+        options[option] = _value(value)
+    return partial(known[name], **options)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,30 @@
+"""The files of a comparison: all of them, or what was there before."""
+
+import pytest
+import xarray
+
+from ctlssl import saving
+from ctlssl.saving import save_comparison
+from tests.toys import comparison
+
+
+def test_all_files(tmp_path):
+    results = comparison()
+    paths = save_comparison(results, tmp_path)
+    assert sorted(path.name for path in paths) == ["learning.png", "quality.png", "results.nc", "table.md"]
+    assert sorted(paths) == sorted(tmp_path.iterdir())
+    xarray.testing.assert_identical(xarray.load_dataset(tmp_path / "results.nc"), results)
+
+
+def test_interrupted_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
+    save_comparison(comparison(), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def interrupted(results, path):
+        path.write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(saving.WRITERS, "quality.png", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_comparison(comparison(seeds=2), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
