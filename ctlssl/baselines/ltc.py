@@ -37,8 +37,8 @@ class LTC(EncodedRecurrence):
         ValueError: no step.
 
     References:
-        Hasani, Lechner, Amini, Rus, Grosu (2020), Liquid Time-constant Networks, arXiv:2006.04439 (equation 1, the
-        fused solver in equation 3; with f by sigmoids and learned conductances as in its section on neural circuits).
+        Hasani, Lechner, Amini, Rus, Grosu (2020), Liquid Time-constant Networks, arXiv:2006.04439 (the
+        equation and its fused solver; f is here a conductance times a sigmoid, so that no denominator can vanish).
 
     >>> from ctlssl.series import TimeSeries
     >>> model = LTC(Problem("classification", channels=2, outputs=2), width=8)

@@ -26,7 +26,7 @@ class RNNDecay(EncodedRecurrence):
 
     References:
         Rubanova et al. (2019), Latent Ordinary Differential Equations for Irregularly-Sampled Time Series,
-        arXiv:1907.03907, equation 1 (one rate for all units there).
+        arXiv:1907.03907 (one rate for all units there).
         Mozer, Kazakov, Lindsey (2017), Discrete-Event Continuous-Time Recurrent Nets, arXiv:1710.04110.
 
     >>> from ctlssl.series import TimeSeries
