@@ -151,7 +151,8 @@ def _panel(axes: Axes, results: xarray.Dataset) -> None:
     axes.set_xlabel("seconds to train")
     axes.set_ylabel(f"test {metric} ({'higher' if HIGHER_IS_BETTER[metric] else 'lower'} is better)")
     axes.set_title(str(results.task.item()))
-    axes.legend(fontsize="small")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
 
 
 def _spread(values: np.ndarray) -> float:

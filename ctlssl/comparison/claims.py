@@ -94,7 +94,7 @@ class Claims:
             told = f"{self._folder}: cells are claimed by hard links, which fail here ({error}); choose another folder."
             raise OSError(error.errno, told) from error
         if any(self._lives(other) for other in self._claims(name) if other != mine):  # numbers can begin anew meanwhile
-            mine.unlink()
+            mine.unlink(missing_ok=True)
             return None
         return mine
 
