@@ -129,13 +129,14 @@ def compare(
     try:
         planned = plan(*asked, parameters=parameters, tune=tune, reference=reference)
         cells.mkdir(parents=True, exist_ok=True)
+        if any(cells.glob("*.json")):
+            typer.echo(f"Cells of this comparison that are in {cells} already are not run again.", err=True)
+        results = run(planned, out=cells)
+        saved = save_comparison(results, out)
     except (ValueError, OSError) as error:
         refuse(error)
-    if any(cells.glob("*.json")):
-        typer.echo(f"Cells of this comparison that are in {cells} already are not run again.", err=True)
-    results = run(planned, out=cells)
     _print(results)
-    typer.echo(f"Saved {', '.join(str(path) for path in save_comparison(results, out))}.")
+    typer.echo(f"Saved {', '.join(map(str, saved))}.")
 
 
 @app.command()

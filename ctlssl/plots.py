@@ -60,8 +60,9 @@ def plot_learning(results: xarray.Dataset) -> Figure:
             curves = results.valid_loss.sel(task=task, model=model).transpose("epoch", "seed").values  # (E, S)
             curves = curves[:, np.isfinite(curves).any(axis=0)]
             if curves.size:
-                axes.plot(results.epoch.values, curves, color=f"C{number % 10}", alpha=0.3, linewidth=0.7)
-                axes.plot(results.epoch.values, curves.mean(axis=1), color=f"C{number % 10}", label=model)
+                style = {"color": f"C{number % 10}", "linestyle": _LINES[number // 10 % len(_LINES)]}
+                axes.plot(results.epoch.values, curves, alpha=0.3, linewidth=0.7, **style)
+                axes.plot(results.epoch.values, curves.mean(axis=1), label=model, **style)
         axes.set_xlabel("epoch")
         axes.set_ylabel("validation loss")
         axes.set_title(task)
@@ -110,6 +111,7 @@ def plot_timescales(before: xarray.Dataset, after: xarray.Dataset | None = None)
     return figure
 
 
+_MARKERS, _LINES = "osD^vP", ("-", "--", ":", "-.")  # after the ten colours, the next ten models get the next one
 _UNIT = "the unit of the data's times"
 _SPECTRA = (
     {"histtype": "step", "color": "0.3", "linestyle": "--", "linewidth": 1.2},
@@ -137,7 +139,7 @@ def _panel(axes: Axes, results: xarray.Dataset) -> None:
                 mean,
                 xerr=_spread(seconds),
                 yerr=_spread(scores),
-                fmt="o",
+                fmt=_MARKERS[number // 10 % len(_MARKERS)],
                 color=colour,
                 label=model,
             )
@@ -149,7 +151,8 @@ def _panel(axes: Axes, results: xarray.Dataset) -> None:
     axes.set_xlabel("seconds to train")
     axes.set_ylabel(f"test {metric} ({'higher' if HIGHER_IS_BETTER[metric] else 'lower'} is better)")
     axes.set_title(str(results.task.item()))
-    axes.legend(fontsize="small")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
 
 
 def _spread(values: np.ndarray) -> float:

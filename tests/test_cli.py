@@ -67,6 +67,12 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     assert done.exit_code == 2 and "file" in done.stderr
 
 
+def test_a_budget_that_a_model_cannot_meet(tmp_path):
+    done = invoke(*TINY, "--parameters", 20, "--out", tmp_path)
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[-1].startswith("Error: gru comes within 10 % of 20 parameters at no width")
+
+
 def test_datasets_lists_what_there_is():
     done = invoke("datasets")
     assert done.exit_code == 0

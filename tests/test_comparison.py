@@ -11,6 +11,7 @@ from ctlssl.baselines import BASELINES
 from ctlssl.comparison import compare, plan, running, work
 from ctlssl.contract import Prediction
 from ctlssl.models import MODELS
+from ctlssl.report import verdict
 from ctlssl.tasks import TASKS, Split, Task
 from ctlssl.training import Training, evaluate, fit
 from tests import toys
@@ -121,6 +122,21 @@ def test_a_model_that_diverges_counts_as_missing():
         results = run(models={"plain": toys.Affine, "broken": Broken}, task=toy_task("toy/label"), seeds=1)
     assert results["auroc"].sel(model="broken").isnull().all()
     assert results["auroc"].sel(model="plain").notnull().all()
+
+
+def test_a_solver_that_gives_up_counts_as_missing_and_what_no_model_can_train_is_raised():
+    class GivesUp(toys.Affine):
+        def forward(self, series, query_times=None, state=None, rate=1.0):
+            if series.batch > 2:
+                raise ValueError("dopri5 gave up")
+            return super().forward(series)
+
+    with pytest.warns(UserWarning, match="weary failed and counts as missing: dopri5 gave up"):
+        results = run(models={"weary": GivesUp}, task=toy_task("toy/label"), seeds=1)
+    assert results.failure.item() == "dopri5 gave up" and results.sizes["epoch"] == 0
+    assert "toy/label: no neural model finished.\nMissing: toy/label, seed 0, weary: dopri5 gave up" in verdict(results)
+    with pytest.raises(ValueError, match="keeps no state from one chunk to the next"):
+        run(models={"plain": toys.Affine}, training=Training(chunk=1))
 
 
 def test_the_global_random_state_and_the_threads_are_left_as_found():

@@ -251,6 +251,16 @@ def test_no_temporary_file_stays_where_the_disk_is_full(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
+    def refused(source, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    with pytest.raises(OSError, match="cells are claimed by hard links, which fail here .* choose another folder"):
+        comparison(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 class TestIdentity:
     def test_factories(self):
         from functools import partial

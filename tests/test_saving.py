@@ -16,6 +16,15 @@ def test_all_files(tmp_path):
     xarray.testing.assert_identical(xarray.load_dataset(tmp_path / "results.nc"), results)
 
 
+def test_nothing_was_trained(tmp_path):
+    results = comparison().isel(epoch=[])
+    for name in ("auroc", "rmse"):
+        results[name][:] = float("nan")
+    save_comparison(results, tmp_path)
+    assert "no neural model finished" in (tmp_path / "table.md").read_text(encoding="utf8")
+    xarray.testing.assert_identical(xarray.load_dataset(tmp_path / "results.nc"), results)
+
+
 def test_interrupted_while_writing_leaves_what_was_there(tmp_path, monkeypatch):
     save_comparison(comparison(), tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

@@ -90,8 +90,11 @@ class Claims:
             os.link(self._me, mine)
         except FileExistsError:  # another was faster
             return None
+        except OSError as error:
+            told = f"{self._folder}: cells are claimed by hard links, which fail here ({error}); choose another folder."
+            raise OSError(error.errno, told) from error
         if any(self._lives(other) for other in self._claims(name) if other != mine):  # numbers can begin anew meanwhile
-            mine.unlink()
+            mine.unlink(missing_ok=True)
             return None
         return mine
 

@@ -124,7 +124,7 @@ class Group:
             split = self.split()
             if (self.task, name) not in self.warm:
                 self.warm.add((self.task, name))
-                warm_up(factory, split, width)
+                warm_up(factory, split, width, training)
             return attempt(label, partial(work, factory, split, width, training, self.bars.watch(label)))
 
         return self.cells.obtain(cell, compute)

@@ -24,7 +24,7 @@ def peak_bytes(run: Callable[[], object]) -> float:
     Args:
         run: called once.
     """
-    gc.collect()
+    gc.collect(1)  # what the last work left; a full collection takes as long as many a step
     with suppress(OSError, AttributeError):  # a C library without it keeps a little more
         ctypes.CDLL(None).malloc_trim(0)
     try:

@@ -70,14 +70,14 @@ def built(factory: Factory, problem: Problem, width: int, seed: int) -> Model:
         return factory(problem, width=width)
 
 
-def warm_up(factory: Factory, split: Split, width: int) -> None:
+def warm_up(factory: Factory, split: Split, width: int, training: Training) -> None:
     """What is compiled or loaded at first use is not training time; numbers that fail here will fail and be told later.
 
     Raises:
         ValueError: a model or a part that training refuses altogether.
     """
     with suppress(FloatingPointError, MemoryError):
-        fit(built(factory, split.problem, width, 0), split.train.select([0, 1]), training=Training(epochs=1))
+        fit(built(factory, split.problem, width, 0), split.train.select([0, 1]), training=replace(training, epochs=1))
 
 
 def try_settings(factory: Factory, split: Split, width: int, training: Training, watch: Progress) -> Result:
