@@ -1,4 +1,4 @@
-"""The command line: `ctlssl compare`, `ctlssl datasets`."""
+"""The command line: `ctlssl compare`, `ctlssl clock`, `ctlssl datasets`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     import xarray
+    from rich.table import Table
 
 __all__ = ["app", "main"]
+
+Writers = dict[str, Callable[["xarray.Dataset", Path], None]]  # file name -> what writes it
 
 _WIDE = 160  # columns of a table that goes to a file or a pipe
 
@@ -92,8 +95,61 @@ def compare(
 
 
 @app.command()
+def clock(
+    dataset: Annotated[str, typer.Argument(help="A data set with tasks; see `ctlssl datasets`.")] = "covid19",
+    task: Annotated[
+        str | None,
+        typer.Option(help="One task of the data set, such as death or forecast.", show_default="all of them"),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(help="Models, with commas between, or all.", show_default="lssl, gru, ode_rnn, neural_cde"),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many splits and initial weights.", show_default="3, or 1 with --quick"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Most passes over the training part.", show_default="that of Training")
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Epochs without a better validation loss.", show_default="that of Training"),
+    ] = None,
+    width: Annotated[int, typer.Option(min=1, help="Channels inside every model.")] = 32,
+    quick: Annotated[bool, typer.Option("--quick", help="Few epochs: to see that it runs, not what it shows.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch; small models are faster on one.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for clock.nc, clock.md and clock.png.", file_okay=False)] = Path(
+        "ctlssl-results"
+    ),
+) -> None:
+    """Train models with true times, gaps shuffled, equal gaps and no time: who reads the clock, and where it matters.
+
+    Every model is trained anew with each clock and tested with it; the one trained with true times is also tested with
+    every other clock.
+    """
+    from ctlssl.clock_ablation import run_ablation
+    from ctlssl.clock_report import ablation_tables, ablation_verdict
+    from ctlssl.comparison import plan
+    from ctlssl.training import Training
+
+    names = None if models is None else [name.strip() for name in models.split(",") if name.strip()]
+    given = {"epochs": epochs, "patience": patience}
+    training = Training(**{name: value for name, value in given.items() if value is not None})
+    try:
+        planned = plan(dataset, task, names, seeds, quick, training, width, False, threads, lengths=())
+        out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        _refuse(error)
+    results = run_ablation(planned)
+    _print_report(ablation_tables(results), ablation_verdict(results))
+    _save(results, out, _CLOCK_WRITERS)
+    typer.echo(f"Saved {', '.join(str(out / name) for name in _CLOCK_WRITERS)}.")
+
+
+@app.command()
 def datasets() -> None:
-    """List the bundled data sets and their tasks."""
+    """List the data sets that come with the library and their tasks."""
     from ctlssl.catalogue import dataset_names, describe_dataset
     from ctlssl.tasks import TASKS
 
@@ -118,19 +174,23 @@ def _refuse(error: Exception) -> NoReturn:
 def _print(results: xarray.Dataset) -> None:
     from ctlssl.report import tables, verdict
 
+    _print_report(tables(results), verdict(results))
+
+
+def _print_report(tables: list[Table], verdict: str) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
-    for table in tables(results):
+    for table in tables:
         console.print(table)
-    console.print(verdict(results), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    console.print(verdict, highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
-def _save(results: xarray.Dataset, folder: Path) -> None:
+def _save(results: xarray.Dataset, folder: Path, writers: Writers | None = None) -> None:
     """All files under temporary names first; then they get their own, so that none is ever half-written."""
     written: dict[Path, Path] = {}
     try:
-        for name, write in _WRITERS.items():
+        for name, write in (_WRITERS if writers is None else writers).items():
             temporary = folder / f".{name}.{os.getpid()}.tmp"
             written[temporary] = folder / name
             write(results, temporary)
@@ -157,8 +217,25 @@ def _write_picture(results: xarray.Dataset, path: Path) -> None:
     plot_comparison(results).savefig(path, format="png", dpi=150)
 
 
-_WRITERS: dict[str, Callable[[xarray.Dataset, Path], None]] = {
+def _write_clock_markdown(results: xarray.Dataset, path: Path) -> None:
+    from ctlssl.clock_report import ablation_markdown
+
+    path.write_text(ablation_markdown(results), encoding="utf8")
+
+
+def _write_clock_picture(results: xarray.Dataset, path: Path) -> None:
+    from ctlssl.clock_report import plot_ablation
+
+    plot_ablation(results).savefig(path, format="png", dpi=150)
+
+
+_WRITERS: Writers = {
     "comparison.nc": _write_netcdf,
     "comparison.md": _write_markdown,
     "comparison.png": _write_picture,
+}
+_CLOCK_WRITERS: Writers = {
+    "clock.nc": _write_netcdf,
+    "clock.md": _write_clock_markdown,
+    "clock.png": _write_clock_picture,
 }

@@ -25,8 +25,8 @@ FLOORS = {
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks"], 5),
     **dict.fromkeys(["examples", "questions", "synthetic"], 5),
     **dict.fromkeys(["training", "pretraining"], 6),
-    **dict.fromkeys(["comparison", "costs", "estimators", "testing"], 7),
-    **dict.fromkeys(["report", "plots"], 8),
+    **dict.fromkeys(["comparison", "costs", "estimators", "testing", "clock_ablation"], 7),
+    **dict.fromkeys(["report", "plots", "clock_report"], 8),
     "cli": 9,
     "__init__": 10,
 }
