@@ -146,6 +146,7 @@ def test_system_recovery_in_short():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_systems_are_recovered():
     """Eigenvalues within 0.1 % from exact outputs, and within 1 % from noisy ones, on every seed."""
     found = system_recovery.main(seeds=(0, 1, 2, 3, 4))
