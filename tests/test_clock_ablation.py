@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from ctlssl import clock_ablation as module
 from ctlssl import synthetic
 from ctlssl.cli import app
-from ctlssl.clock_ablation import CLOCKS, clock_ablation, with_clock
+from ctlssl.clock_ablation import clock_ablation
 from ctlssl.clock_report import ablation_markdown, ablation_tables, ablation_verdict, plot_ablation
+from ctlssl.clocks import CLOCKS, with_clock
 from ctlssl.contract import Prediction, Problem
 from ctlssl.examples import Examples
 from ctlssl.packed_series import PackedSeries

@@ -23,7 +23,7 @@ FLOORS = {
     "streaming": 4,
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks"], 5),
-    **dict.fromkeys(["examples", "questions", "synthetic"], 5),
+    **dict.fromkeys(["examples", "questions", "synthetic", "clocks"], 5),
     **dict.fromkeys(["training", "pretraining"], 6),
     **dict.fromkeys(["comparison", "costs", "estimators", "testing", "clock_ablation"], 7),
     **dict.fromkeys(["report", "plots", "clock_report"], 8),
