@@ -56,10 +56,10 @@ def ablation_markdown(results: xarray.Dataset) -> str:
 
 
 def ablation_verdict(results: xarray.Dataset) -> str:
-    """One sentence a task and model: whether it reads the clock, and what is lost without what the clock says.
+    """Two sentences a task and model: whether true times make it better, and whether it reads them.
 
-    Differences are taken seed by seed. One is called real where its mean is larger than its standard deviation over
-    the seeds.
+    Changes are taken seed by seed. One counts where its mean is larger than twice its standard deviation over the
+    seeds; with one seed any does.
 
     Args:
         results: from `ctlssl.clock_ablation`.
@@ -128,6 +128,7 @@ def _cells(results: xarray.Dataset, task: str) -> tuple[list[str], list[list[str
 
 def _sentences(results: xarray.Dataset, task: str) -> list[str]:
     metric = _metric(results, task)
+    sign = 1 if HIGHER_IS_BETTER[metric] else -1
     said = []
     for model in results.model.values.tolist():
         scores = results[metric].sel(task=task, model=model)  # (training, clock, seed)
@@ -135,32 +136,31 @@ def _sentences(results: xarray.Dataset, task: str) -> list[str]:
         if not np.isfinite(true).any():
             said.append(f"{task}: {model} did not finish with true times.")
             continue
-        sign = 1 if HIGHER_IS_BETTER[metric] else -1
-        losses = {
-            training: {clock: sign * (true - scores.sel(training=training, clock=clock)).values for clock in _LESS}
+        changes = {
+            training: {clock: (scores.sel(training=training, clock=clock) - true).values for clock in _LESS}
             for training in results.training.values.tolist()
         }
-        reads = any(_real(part) for part in losses["true times"].values())
-        needed = [f"{_loss(part)} with {_LESS[clock]}" for clock, part in losses["retrained"].items()]
-        verb = "reads the clock" if reads else "is not seen to read the clock"
-        shown = ", ".join(f"{_loss(part)} with {_LESS[clock]}" for clock, part in losses["true times"].items())
+        reads = any(_clear(part) for part in changes["true times"].values())
+        helped = any(_clear(part) and sign * _mean(part) < 0 for part in changes["retrained"].values())
+        told = {training: ", ".join(map(_change, parts.values(), parts)) for training, parts in changes.items()}
         said.append(
-            f"{task}: {model} {verb}; {metric} with true times {_with_spread(true)}. Retrained, it loses "
-            f"{', '.join(needed)}; trained with true times and tested otherwise, {shown}."
+            f"{task}: {model} {'is' if helped else 'is not seen to be'} better for true times ({metric} "
+            f"{_with_spread(true)}); retrained, it changes by {told['retrained']}. Trained with true times, it "
+            f"{'reads them' if reads else 'is not seen to read them'}: tested otherwise, it changes by "
+            f"{told['true times']}."
         )
     return said
 
 
-def _real(loss: np.ndarray) -> bool:
-    """Whether a loss (seeds,) is beyond its spread; with one seed, whether there is any beyond rounding."""
-    spread = _deviation(loss)
-    return abs(_mean(loss)) > (spread if np.isfinite(spread) else 1e-6)
+def _clear(change: np.ndarray) -> bool:
+    """Whether a change (seeds,) is beyond twice its spread; with one seed, whether there is any beyond rounding."""
+    spread = _deviation(change)
+    return bool(abs(_mean(change)) > (2 * spread if np.isfinite(spread) else 1e-6))
 
 
-def _loss(loss: np.ndarray) -> str:
-    spread = _deviation(loss)
-    text = f"{_mean(loss):.3f}" + (f" ± {spread:.3f}" if np.isfinite(spread) else "")
-    return text if _real(loss) else f"nothing real ({text})"
+def _change(change: np.ndarray, clock: str) -> str:
+    spread = _deviation(change)
+    return f"{_mean(change):+.3f}" + (f" ± {spread:.3f}" if np.isfinite(spread) else "") + f" with {_LESS[clock]}"
 
 
 def _title(results: xarray.Dataset, task: str) -> str:

@@ -168,9 +168,10 @@ class TestAblation:
         assert (blind.sel(training="true times") == blind.sel(training="true times", clock="true")).all()
         assert results["rmse"].isnull().all() and results["epochs"].notnull().all()
         first, second = ablation_verdict(results).splitlines()
-        assert first.startswith("toy/gap: keeper reads the clock; auroc with true times 1.000")
-        assert "0.500 ± 0.000 with no time" in first
-        assert second.startswith("toy/gap: blind is not seen to read the clock") and "nothing real" in second
+        assert first.startswith("toy/gap: keeper is better for true times (auroc 1.000 ± 0.000); retrained, it changes")
+        assert "-0.500 ± 0.000 with no time" in first and "it reads them: tested otherwise, it changes by -0." in first
+        assert second.startswith("toy/gap: blind is not seen to be better for true times")
+        assert "it is not seen to read them: tested otherwise, it changes by +0.000 ± 0.000 with gaps" in second
 
     def test_the_numbers_are_those_of_fit_and_evaluate(self, told):
         results = ablation(seeds=[1])
