@@ -22,8 +22,9 @@ from ctlssl.treatments import infusions
 from ctlssl.views import Integration, State, convolution, integration, recurrence
 
 if TYPE_CHECKING:
-    from ctlssl import baselines, models, testing
+    from ctlssl import baselines, models, synthetic, testing
     from ctlssl.catalogue import dataset_names, load_dataset
+    from ctlssl.clock_ablation import clock_ablation
     from ctlssl.comparison import compare
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
@@ -76,7 +77,9 @@ _ON_FIRST_USE = {
     "open_run": "ctlssl.runs",
     "train_run": "ctlssl.runs",
     "compare": "ctlssl.comparison",
+    "clock_ablation": "ctlssl.clock_ablation",
     "testing": "ctlssl.testing",
+    "synthetic": "ctlssl.synthetic",
 }
 
 
@@ -149,6 +152,7 @@ __all__ = [
     "save_dataset",
     "dataset_names",
     "load_dataset",
+    "synthetic",
     # tasks, training, comparison
     "Examples",
     "Normalizer",
@@ -166,6 +170,7 @@ __all__ = [
     "pretrain",
     "transfer",
     "compare",
+    "clock_ablation",
     # contracts, for layers and models of your own
     "testing",
 ]

@@ -1,4 +1,4 @@
-"""The data sets that come with the library: one folder each, found by looking."""
+"""The data sets that come with the library: bundled files, one folder each and found by looking, and generated ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import xarray as xr
 
 from ctlssl.files import open_dataset
 from ctlssl.schema import channels, labels, static
+from ctlssl.synthetic import GENERATORS
 
 __all__ = ["DatasetCard", "dataset_names", "describe_dataset", "load_dataset"]
 
@@ -51,14 +52,16 @@ def dataset_names() -> tuple[str, ...]:
     """The names of the data sets that come with the library.
 
     Example:
-        >>> "covid19" in dataset_names()
-        True
+        >>> "covid19" in dataset_names(), "oscillators" in dataset_names()
+        (True, True)
     """
-    return tuple(sorted(_files()))
+    return tuple(sorted({*_files(), *GENERATORS}))
 
 
 def load_dataset(name: str) -> xr.Dataset:
     """A data set that comes with the library, as a Dataset of the schema, in memory.
+
+    What is not a file is drawn by its generator in `ctlssl.synthetic`, with its defaults: the same in every call.
 
     Args:
         name: one of `dataset_names()`.
@@ -72,12 +75,14 @@ def load_dataset(name: str) -> xr.Dataset:
         (375, 6120, 'g/L')
     """
     files = _files()
-    if name not in files:
-        raise ValueError(
-            f"unknown data set {name!r}; choose from {', '.join(files) or 'none (no data came along)'}. "
-            "Files of your own are opened by ctlssl.open_dataset."
-        )
-    return open_dataset(files[name])
+    if name in files:
+        return open_dataset(files[name])
+    if name in GENERATORS:
+        return GENERATORS[name]()
+    raise ValueError(
+        f"unknown data set {name!r}; choose from {', '.join(dataset_names())}. "
+        "Files of your own are opened by ctlssl.open_dataset."
+    )
 
 
 def describe_dataset(name: str) -> DatasetCard:

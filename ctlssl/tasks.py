@@ -1,4 +1,4 @@
-"""The tasks of the bundled data: what a model may see, what it must answer, and the split that all models share.
+"""The tasks of the bundled and the generated data: what a model may see, what it must answer, and the shared split.
 
 Records end at the event: a series that runs on to a death tells of it by its length alone. Every task therefore has a
 landmark, a time at which all its series are still running, and shows nothing after it.
@@ -6,86 +6,22 @@ landmark, a time at which all its series are still running, and shows nothing af
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from ctlssl.catalogue import load_dataset
 from ctlssl.contract import Problem
+from ctlssl.examples import Examples
 from ctlssl.normalization import Normalizer
-from ctlssl.packed_series import PackedSeries
-from ctlssl.schema import channels, select_rows, select_series, series_of_row, to_series
-from ctlssl.series import TimeSeries, series_index
+from ctlssl.questions import class_of_series, covid19_death, covid19_forecast, later_values, numbers_of_series
+from ctlssl.series import TimeSeries
 
 __all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "prepare"]
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Series together with the answers that belong to them.
-
-    Args:
-        series: B series, padded or packed.
-        ids: (B,) their names in the data set.
-        labels: (B,) int64 classes, or (B, T) float targets, or None.
-        query_times: (B, Q) float64, NaN-padded times at which values are to be forecast, or None.
-        targets: (B, Q, D) values at the query times, of any content where not observed, or None.
-        target_observed: (B, Q, D) bool, True = there is a target, or None.
-        variables: the names of the D channels, or nothing.
-
-    Raises:
-        ValueError: parts of other than B series.
-
-    Example:
-        >>> seen = torch.ones(2, 3, 1, dtype=torch.bool)
-        >>> times = torch.arange(3.0).expand(2, 3)
-        >>> series = TimeSeries(torch.zeros(2, 3, 1), times, seen, torch.tensor([3, 1]))
-        >>> examples = Examples(series, ids=np.array(["a", "b"]), labels=torch.tensor([0, 1]))
-        >>> len(examples), examples.select([1]).ids
-        (2, array(['b'], dtype='<U1'))
-    """
-
-    series: TimeSeries | PackedSeries
-    ids: np.ndarray
-    labels: Tensor | None = None
-    query_times: Tensor | None = None
-    targets: Tensor | None = None
-    target_observed: Tensor | None = None
-    variables: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("ids", "labels", "query_times", "targets", "target_observed"):
-            part = getattr(self, name)
-            if part is not None and len(part) != self.series.batch:
-                raise ValueError(f"{name} has {len(part)} entries for {self.series.batch} series; give one per series.")
-
-    def __len__(self) -> int:
-        return self.series.batch
-
-    def select(self, index: Tensor | np.ndarray | Sequence[int] | slice) -> Examples:
-        """A part of the examples, padding of series and of queries trimmed to its own longest.
-
-        Args:
-            index: positions, a boolean flag per series, or a slice.
-        """
-        index = series_index(index, torch.device("cpu"))
-        queries = slice(0, None)
-        if self.query_times is not None:
-            asked = ~torch.isnan(_take(self.query_times, index)).all(dim=0)  # (Q,)
-            queries = slice(0, int(asked.nonzero().max()) + 1 if asked.any() else 0)
-        return Examples(
-            series=self.series.select(index),
-            ids=np.asarray(self.ids)[index if isinstance(index, slice) else index.numpy()],
-            labels=_take(self.labels, index),
-            query_times=_take(self.query_times, index, queries),
-            targets=_take(self.targets, index, queries),
-            target_observed=_take(self.target_observed, index, queries),
-            variables=self.variables,
-        )
 
 
 @dataclass(frozen=True)
@@ -213,50 +149,6 @@ def _normalised(examples: Examples, normalizer: Normalizer) -> Examples:
     return replace(examples, series=series, targets=targets, target_observed=wanted)
 
 
-def _rows(ds: xr.Dataset, after: float, until: float) -> np.ndarray:
-    """Which rows hold a value and lie in (after, until], (obs,) bool."""
-    time = ds["time"].values
-    filled = np.zeros(len(time), dtype=bool)
-    for name in channels(ds):
-        filled |= ~np.isnan(ds[name].values)
-    return filled & (time > after) & (time <= until)
-
-
-def _part(ds: xr.Dataset, rows: np.ndarray, chosen: np.ndarray) -> TimeSeries:
-    return to_series(select_series(select_rows(ds, rows), chosen), dtype=torch.float64)
-
-
-def _has_row(ds: xr.Dataset, rows: np.ndarray) -> np.ndarray:
-    return np.bincount(series_of_row(ds)[rows], minlength=ds.sizes["series"]) > 0  # (series,)
-
-
-def _covid19_death(ds: xr.Dataset) -> Examples:
-    seen = _rows(ds, -np.inf, 24.0)
-    chosen = (ds["discharge"].values > 24.0) & _has_row(ds, seen)
-    return Examples(
-        series=_part(ds, seen, chosen),
-        ids=ds["series"].values[chosen],
-        labels=torch.from_numpy(ds["outcome"].values[chosen].astype(np.int64)),
-        variables=channels(ds),
-    )
-
-
-def _covid19_forecast(ds: xr.Dataset) -> Examples:
-    # Some results carry a stamp after the discharge; nobody could have been asked for those.
-    in_hospital = ds["time"].values <= ds["discharge"].values[series_of_row(ds)]  # (obs,)
-    seen, asked = _rows(ds, -np.inf, 72.0), _rows(ds, 72.0, 120.0) & in_hospital
-    chosen = (ds["discharge"].values > 72.0) & _has_row(ds, seen) & _has_row(ds, asked)
-    future = _part(ds, asked, chosen)
-    return Examples(
-        series=_part(ds, seen, chosen),
-        ids=ds["series"].values[chosen],
-        query_times=torch.where(future.in_length, future.times, torch.nan),
-        targets=future.values,
-        target_observed=future.observed,
-        variables=channels(ds),
-    )
-
-
 _TASKS = (
     Task(
         name="covid19/death",
@@ -264,7 +156,7 @@ _TASKS = (
         kind="classification",
         description="death in hospital, from the first 24 h, among those still in hospital then",
         window=24.0,
-        build=_covid19_death,
+        build=covid19_death,
     ),
     Task(
         name="covid19/forecast",
@@ -272,16 +164,73 @@ _TASKS = (
         kind="forecasting",
         description="values of the hours 72 to 120 when they were measured, from the first 72 h",
         window=72.0,
-        build=_covid19_forecast,
+        build=covid19_forecast,
+    ),
+    Task(
+        name="drug_kinetics/clearance",
+        dataset="drug_kinetics",
+        kind="regression",
+        description="logarithm of the clearance of each subject, from doses and concentrations of 72 h",
+        window=72.0,
+        build=partial(numbers_of_series, labels=("clearance",), logarithm=True),
+    ),
+    Task(
+        name="drug_kinetics/forecast",
+        dataset="drug_kinetics",
+        kind="forecasting",
+        description="concentrations of the hours 48 to 72, in which nothing is given, from the first 48 h",
+        window=48.0,
+        build=partial(later_values, landmark=48.0, asked=("concentration",)),
+    ),
+    Task(
+        name="jumps/forecast",
+        dataset="jumps",
+        kind="forecasting",
+        description="positions of the seconds 10 to 15, in which no kick comes, from the first 10 s",
+        window=10.0,
+        build=partial(later_values, landmark=10.0, asked=("position",)),
+    ),
+    Task(
+        name="ornstein_uhlenbeck/forecast",
+        dataset="ornstein_uhlenbeck",
+        kind="forecasting",
+        description="values of the seconds 10 to 15, from the first 10 s",
+        window=10.0,
+        build=partial(later_values, landmark=10.0),
+    ),
+    Task(
+        name="oscillators/frequency",
+        dataset="oscillators",
+        kind="classification",
+        description="which of two frequencies, from values at times that hide it",
+        window=192.0,
+        build=partial(class_of_series, label="frequency"),
+    ),
+    Task(
+        name="pendulum/angle",
+        dataset="pendulum",
+        kind="regression",
+        description="sine and cosine of the angle at the last image, from all images",
+        window=1.0,
+        build=partial(numbers_of_series, labels=("last_sine", "last_cosine"), hidden=("sine", "cosine")),
+    ),
+    Task(
+        name="spirals/direction",
+        dataset="spirals",
+        kind="classification",
+        description="outwards or inwards, from the whole spiral",
+        window=12.0,
+        build=partial(class_of_series, label="direction"),
+    ),
+    Task(
+        name="spirals/forecast",
+        dataset="spirals",
+        kind="forecasting",
+        description="points of the seconds 6 to 12, from the first 6 s",
+        window=6.0,
+        build=partial(later_values, landmark=6.0),
     ),
 )
 
 TASKS = {task.name: task for task in _TASKS}
 """The tasks by name."""
-
-
-def _take(part: Tensor | None, index: Tensor | slice, queries: slice | None = None) -> Tensor | None:
-    if part is None:
-        return None
-    part = part[index if isinstance(index, slice) else index.to(part.device)]
-    return part if queries is None else part[:, queries]

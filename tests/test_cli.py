@@ -44,7 +44,10 @@ def test_compare_prints_and_saves(tmp_path):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["compare", "nowhere"], "Error: data set 'nowhere' has no task; those with tasks are covid19."),
+        (
+            ["compare", "nowhere"],
+            "Error: data set 'nowhere' has no task; those with tasks are covid19, drug_kinetics, ",
+        ),
         (["compare", "covid19", "--task", "birth"], "Error: task 'birth' is unknown; covid19 has death, forecast."),
         (["compare", "--models", "gru,lstm"], "Error: model 'lstm' is unknown; there are lssl, "),
         (["compare", "--models", "gru:depth=2"], "Error: 'depth=2' in model 'gru:depth=2' is no option=value; options"),

@@ -25,9 +25,10 @@ FLOORS = {
     **dict.fromkeys(["sealed", "streaming"], 4),
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks"], 5),
+    **dict.fromkeys(["examples", "questions", "synthetic", "clocks"], 5),
     **dict.fromkeys(["training", "pretraining", "model_names", "parameter_budget"], 6),
-    **dict.fromkeys(["comparison", "costs", "estimators", "runs", "testing"], 7),
-    **dict.fromkeys(["report", "report_notes", "plots", "saving"], 8),
+    **dict.fromkeys(["comparison", "costs", "estimators", "runs", "testing", "clock_ablation"], 7),
+    **dict.fromkeys(["report", "report_notes", "plots", "saving", "clock_report"], 8),
     **dict.fromkeys(["cli", "cli_runs"], 9),
     **dict.fromkeys(["__init__", "__main__"], 10),
 }

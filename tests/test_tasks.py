@@ -22,7 +22,7 @@ def covid19():
     return load_dataset("covid19")
 
 
-@pytest.fixture(scope="module", params=list(TASKS))
+@pytest.fixture(scope="module", params=[name for name in TASKS if name.startswith("covid19/")])
 def name(request):
     return request.param
 
