@@ -49,7 +49,7 @@ PROBLEMS = {
 }
 ADAPTIVE = {
     f"{name}-dopri5": Member(BASELINES[name], {"method": "dopri5"}, neighbours=1e-2)
-    for name in ("ode_rnn", "neural_cde")
+    for name in ("ode_rnn", "neural_cde", "log_ncde")
 }
 VARIANTS = {"neural_cde-rectilinear": Member(BASELINES["neural_cde"], {"control": "rectilinear"})}
 MEMBERS = {name: Member(build) for name, build in {**MODELS, **BASELINES}.items()} | ADAPTIVE | VARIANTS

@@ -8,14 +8,26 @@ from collections.abc import Callable
 from functools import partial
 
 from ctlssl.baselines.gru import GRU
+from ctlssl.baselines.log_ncde import LogNCDE
 from ctlssl.baselines.neural_cde import NeuralCDE
 from ctlssl.baselines.ode_rnn import ODERNN
 from ctlssl.baselines.summaries import LastValue, Reference, Summaries, summaries
 from ctlssl.contract import Model
 
-__all__ = ["BASELINES", "GRU", "ODERNN", "REFERENCES", "LastValue", "NeuralCDE", "Reference", "Summaries", "summaries"]
+__all__ = [
+    "BASELINES",
+    "GRU",
+    "ODERNN",
+    "REFERENCES",
+    "LastValue",
+    "LogNCDE",
+    "NeuralCDE",
+    "Reference",
+    "Summaries",
+    "summaries",
+]
 
-BASELINES: dict[str, type[Model]] = {"gru": GRU, "ode_rnn": ODERNN, "neural_cde": NeuralCDE}
+BASELINES: dict[str, type[Model]] = {"gru": GRU, "ode_rnn": ODERNN, "neural_cde": NeuralCDE, "log_ncde": LogNCDE}
 
 REFERENCES: dict[str, Callable[..., Reference]] = {
     "linear": partial(Summaries, family="linear"),
