@@ -194,7 +194,7 @@ class TestPlan:
             ({"task": []}, "No task was asked for; covid19 has death, forecast"),
             (
                 {"models": ["lssl", "lstm"]},
-                "model 'lstm' is unknown; there are lssl, .*gru, ode_rnn, neural_cde, or all",
+                "model 'lstm' is unknown; there are lssl, .*gru, .*neural_cde, .*or all",
             ),
             ({"models": []}, "No model was asked for; there are lssl"),
             ({"seeds": 0}, "seeds is 0; give a number from 1 on"),

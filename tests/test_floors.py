@@ -24,7 +24,7 @@ FLOORS = {
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks"], 5),
     **dict.fromkeys(["training", "pretraining"], 6),
-    **dict.fromkeys(["comparison", "costs", "estimators", "testing"], 7),
+    **dict.fromkeys(["comparison", "costs", "estimators", "testing", "solver_sweep"], 7),
     **dict.fromkeys(["report", "plots"], 8),
     "cli": 9,
     "__init__": 10,
