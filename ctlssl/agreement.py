@@ -34,7 +34,7 @@ REFERENCES = {
     "exact": "exact solution of the equation along its hold, in float64",
 }
 
-_LONGEST = 1.0  # seconds after which a view is not run again to be timed
+_LONGEST = 0.5  # seconds after which a view is not run again to be timed
 
 
 def views_agree(
@@ -62,7 +62,7 @@ def views_agree(
         dt: gaps as in `LSSL.forward`.
         lengths: rows of each series, (B,).
         solvers: the integrations to run.
-        repeats: timed runs of each view, fewer of one that takes seconds; the median is reported.
+        repeats: timed runs of each view, fewer of one that takes long; the median is reported.
         is_query: as in `LSSL.forward`.
         rate: as in `LSSL.forward`.
         reference: what errors are from: "recurrence", in float64, or "exact", which is the recurrence in float64 of

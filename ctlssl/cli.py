@@ -1,9 +1,9 @@
-"""The command line: `ctlssl compare`, `ctlssl datasets`."""
+"""The command line: `ctlssl compare`, `ctlssl views`, `ctlssl datasets`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from ctlssl import views_command as of_views
+
 if TYPE_CHECKING:
     import xarray
 
 __all__ = ["app", "main"]
 
 _WIDE = 160  # columns of a table that goes to a file or a pipe
+
+Writer = Callable[["xarray.Dataset", Path], None]
 
 app = typer.Typer(
     help="Linear state-space layers for time series sampled at irregular times.",
@@ -92,6 +96,57 @@ def compare(
 
 
 @app.command()
+def views(
+    dataset: of_views.Data = None,
+    task: of_views.TaskName = None,
+    epochs: of_views.Epochs = 3,
+    structure: of_views.Structure = "diagonal",
+    measure: of_views.Measure = "legs",
+    method: of_views.Method = "zoh",
+    channels: of_views.Channels = None,
+    state_size: of_views.StateSize = 8,
+    batch: of_views.Batch = 2,
+    length: of_views.Length = 8,
+    decades: of_views.Decades = 4.0,
+    methods: of_views.Methods = "rk4,dopri5,dopri8",
+    tolerances: of_views.Tolerances = "1e-2,1e-4,1e-6",
+    steps: of_views.Steps = "1,4,16",
+    adjoint: of_views.Adjoint = True,
+    gradients: of_views.Gradients = True,
+    single: of_views.Single = False,
+    repeats: of_views.Repeats = 3,
+    seed: of_views.Seed = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
+    out: Annotated[Path, typer.Option(help="Folder for views.nc, views.md and views.png.", file_okay=False)] = Path(
+        "ctlssl-results"
+    ),
+) -> None:
+    """Run a layer as recurrence, convolution and by ODE solvers: error, seconds, evaluations and memory of each."""
+    import torch
+
+    from ctlssl.solver_sweep import compare_views
+
+    torch.set_num_threads(threads)
+    layer = {"structure": structure, "measure": measure, "method": method, "state_size": state_size}
+    try:
+        solvers = of_views.solvers_named(methods, tolerances, steps, adjoint and gradients)
+        out.mkdir(parents=True, exist_ok=True)
+        if dataset is None:
+            size = {"channels": channels or 4, "batch": batch, "length": length, "decades": decades, "seed": seed}
+            runs = of_views.runs_of_layer(single, **layer, **size)
+        else:
+            runs = of_views.runs_of_model(
+                dataset, task, epochs, batch, length, single, seed, width=channels or 32, **layer
+            )
+        found = compare_views(runs, solvers, repeats, gradients, lambda case: typer.echo(f"Running {case}.", err=True))
+    except (ValueError, OSError) as error:
+        _refuse(error)
+    _print_views(found)
+    _save(found, out, _VIEW_WRITERS)
+    typer.echo(f"Saved {', '.join(str(out / name) for name in _VIEW_WRITERS)}.")
+
+
+@app.command()
 def datasets() -> None:
     """List the bundled data sets and their tasks."""
     from ctlssl.catalogue import dataset_names, describe_dataset
@@ -126,11 +181,20 @@ def _print(results: xarray.Dataset) -> None:
     console.print(verdict(results), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
-def _save(results: xarray.Dataset, folder: Path) -> None:
+def _print_views(found: xarray.Dataset) -> None:
+    from ctlssl.views_report import views_tables
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=_WIDE)
+    for table in views_tables(found):
+        console.print(table)
+
+
+def _save(results: xarray.Dataset, folder: Path, writers: Mapping[str, Writer] | None = None) -> None:
     """All files under temporary names first; then they get their own, so that none is ever half-written."""
     written: dict[Path, Path] = {}
     try:
-        for name, write in _WRITERS.items():
+        for name, write in (_WRITERS if writers is None else writers).items():
             temporary = folder / f".{name}.{os.getpid()}.tmp"
             written[temporary] = folder / name
             write(results, temporary)
@@ -157,7 +221,25 @@ def _write_picture(results: xarray.Dataset, path: Path) -> None:
     plot_comparison(results).savefig(path, format="png", dpi=150)
 
 
-_WRITERS: dict[str, Callable[[xarray.Dataset, Path], None]] = {
+def _write_views_markdown(found: xarray.Dataset, path: Path) -> None:
+    from ctlssl.views_report import views_markdown
+
+    path.write_text(views_markdown(found), encoding="utf8")
+
+
+def _write_views_picture(found: xarray.Dataset, path: Path) -> None:
+    from ctlssl.views_report import plot_views
+
+    plot_views(found).savefig(path, format="png", dpi=150)
+
+
+_VIEW_WRITERS: dict[str, Writer] = {
+    "views.nc": _write_netcdf,
+    "views.md": _write_views_markdown,
+    "views.png": _write_views_picture,
+}
+
+_WRITERS: dict[str, Writer] = {
     "comparison.nc": _write_netcdf,
     "comparison.md": _write_markdown,
     "comparison.png": _write_picture,

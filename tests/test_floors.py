@@ -25,7 +25,7 @@ FLOORS = {
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks"], 5),
     **dict.fromkeys(["training", "pretraining"], 6),
     **dict.fromkeys(["comparison", "costs", "estimators", "testing", "solver_sweep"], 7),
-    **dict.fromkeys(["report", "plots"], 8),
+    **dict.fromkeys(["report", "plots", "views_report", "views_command"], 8),
     "cli": 9,
     "__init__": 10,
 }
