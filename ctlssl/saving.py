@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["WRITERS", "save_comparison"]
+__all__ = ["WRITERS", "save_ablation", "save_comparison", "save_views"]
+
+Writer = Callable[["xarray.Dataset", Path], None]
 
 
 def save_comparison(results: xarray.Dataset, folder: str | os.PathLike) -> list[Path]:
     """Write results.nc, table.md, quality.png (quality against cost) and learning.png (losses by epoch).
-
-    All files are written under temporary names first; then they get their own, so that none is ever half-written.
 
     Args:
         results: from `ctlssl.compare`.
@@ -25,11 +25,26 @@ def save_comparison(results: xarray.Dataset, folder: str | os.PathLike) -> list[
     Returns:
         The paths.
     """
+    return _save(results, Path(folder), WRITERS)
+
+
+def save_ablation(results: xarray.Dataset, folder: str | os.PathLike) -> list[Path]:
+    """Write clock.nc, clock.md and clock.png; arguments as of `save_comparison`, results of the clock ablation."""
+    return _save(results, Path(folder), _OF_CLOCKS)
+
+
+def save_views(results: xarray.Dataset, folder: str | os.PathLike) -> list[Path]:
+    """Write views.nc, views.md and views.png; arguments as of `save_comparison`, results of `compare_views`."""
+    return _save(results, Path(folder), _OF_VIEWS)
+
+
+def _save(results: xarray.Dataset, folder: Path, writers: Mapping[str, Writer]) -> list[Path]:
+    """All files under temporary names first; then they get their own, so that none is ever half-written."""
     written: dict[Path, Path] = {}
     try:
-        for name, write in WRITERS.items():
-            temporary = Path(folder) / f".{name}.{os.getpid()}.tmp"
-            written[temporary] = Path(folder) / name
+        for name, write in writers.items():
+            temporary = folder / f".{name}.{os.getpid()}.tmp"
+            written[temporary] = folder / name
             write(results, temporary)
         for temporary, final in written.items():
             os.replace(temporary, final)
@@ -61,9 +76,43 @@ def _write_learning(results: xarray.Dataset, path: Path) -> None:
     plot_learning(results).savefig(path, format="png", dpi=150)
 
 
-WRITERS: dict[str, Callable[[xarray.Dataset, Path], None]] = {
+def _write_clock_markdown(results: xarray.Dataset, path: Path) -> None:
+    from ctlssl.clock_report import ablation_markdown
+
+    path.write_text(ablation_markdown(results), encoding="utf8")
+
+
+def _write_clock_picture(results: xarray.Dataset, path: Path) -> None:
+    from ctlssl.clock_report import plot_ablation
+
+    plot_ablation(results).savefig(path, format="png", dpi=150)
+
+
+def _write_views_markdown(found: xarray.Dataset, path: Path) -> None:
+    from ctlssl.views_report import views_markdown
+
+    path.write_text(views_markdown(found), encoding="utf8")
+
+
+def _write_views_picture(found: xarray.Dataset, path: Path) -> None:
+    from ctlssl.views_report import plot_views
+
+    plot_views(found).savefig(path, format="png", dpi=150)
+
+
+WRITERS: dict[str, Writer] = {
     "results.nc": _write_netcdf,
     "table.md": _write_markdown,
     "quality.png": _write_quality,
     "learning.png": _write_learning,
+}
+_OF_CLOCKS: dict[str, Writer] = {
+    "clock.nc": _write_netcdf,
+    "clock.md": _write_clock_markdown,
+    "clock.png": _write_clock_picture,
+}
+_OF_VIEWS: dict[str, Writer] = {
+    "views.nc": _write_netcdf,
+    "views.md": _write_views_markdown,
+    "views.png": _write_views_picture,
 }

@@ -49,11 +49,10 @@ PROBLEMS = {
 }
 ADAPTIVE = {
     f"{name}-dopri5": Member(BASELINES[name], {"method": "dopri5"}, neighbours=1e-2)
-    for name in ("ode_rnn", "neural_cde")
+    for name in ("ode_rnn", "neural_cde", "log_ncde")
 }
-STATELESS = {"neural_cde", "mtan", "transformer"}
-"""Baselines that read whole series and go on from no state."""
-MEMBERS = {name: Member(build) for name, build in {**MODELS, **BASELINES}.items()} | ADAPTIVE
+VARIANTS = {"neural_cde-rectilinear": Member(BASELINES["neural_cde"], {"control": "rectilinear"})}
+MEMBERS = {name: Member(build) for name, build in {**MODELS, **BASELINES}.items()} | ADAPTIVE | VARIANTS
 
 
 def marks(name):

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
 from ctlssl.baselines import BASELINES
+from ctlssl.contract import Model
 from ctlssl.discretization import METHODS, Discretization, exact, gbt
 from ctlssl.holds import PREVIOUS
 from ctlssl.models import EventModel, LSSLModel, PaperSize, paper_model
@@ -16,7 +17,7 @@ from ctlssl.series import TimeSeries
 from ctlssl.testing import LayerCase, ModelCase, check_clock
 from ctlssl.testing.model_cases import tick
 from tests.contracts import KIND_PARAMS, STRUCTURE_PARAMS, STRUCTURES, make_layer, sampled
-from tests.members import CHANNELS, MEMBERS, PROBLEMS, STATELESS, STATIC, Member
+from tests.members import CHANNELS, MEMBERS, PROBLEMS, STATIC, Member
 
 WAYS = {
     **METHODS,
@@ -172,9 +173,9 @@ def test_options(option, method, bidirectional, case):
 @FEW
 @given(case=model_cases())
 def test_models(name, kind, case):
-    report = check_clock(MEMBERS[name].model(kind), cases=[case])
-    streams = name not in STATELESS
-    assert (5 in report.not_applicable) != streams
+    model = MEMBERS[name].model(kind)
+    streams = type(model).initial_state is not Model.initial_state
+    assert (5 in check_clock(model, cases=[case]).not_applicable) != streams
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from functools import partial
 from ctlssl.baselines.cfc import CfC
 from ctlssl.baselines.gru import GRU
 from ctlssl.baselines.gru_d import GRUD
+from ctlssl.baselines.log_ncde import LogNCDE
 from ctlssl.baselines.ltc import LTC
 from ctlssl.baselines.mtan import MTAN
 from ctlssl.baselines.neural_cde import NeuralCDE
@@ -31,6 +32,7 @@ __all__ = [
     "S5",
     "CfC",
     "LastValue",
+    "LogNCDE",
     "NeuralCDE",
     "RNNDecay",
     "Reference",
@@ -43,6 +45,7 @@ BASELINES: dict[str, type[Model]] = {
     "gru": GRU,
     "ode_rnn": ODERNN,
     "neural_cde": NeuralCDE,
+    "log_ncde": LogNCDE,
     "gru_d": GRUD,
     "rnn_decay": RNNDecay,
     "mtan": MTAN,

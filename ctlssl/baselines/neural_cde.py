@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
@@ -12,32 +14,41 @@ from ctlssl.heads import head
 from ctlssl.interleaving import Committed, take
 from ctlssl.series import TimeSeries
 
+if TYPE_CHECKING:
+    from torchcde.interpolation_base import InterpolationBase
+
 __all__ = ["NeuralCDE"]
 
 
 class NeuralCDE(Model):
     """The hidden state follows dz = f(z) dX, where the control X runs through the encoded observations.
 
-    X has the time since the series began, in horizons, as its first channel and `control` learned linear features of
-    the encoder's inputs beside it. It is parametrised by the number of the observation, not by time: every series
-    keeps its own clock and no union of time grids is needed, since a controlled equation does not change when its
-    control is run through at another speed. Between observations X is the cubic Hermite spline with backward
-    differences: z at an observation depends on nothing after it. Behind its last observation a control rests. To a
-    query the control goes on, in a straight line, from the last observation before it; nothing of that is kept.
+    X has the time since the series began, in horizons, as its first channel and learned linear features of the
+    encoder's inputs beside it. It is parametrised by the number of the observation, not by time: every series keeps
+    its own clock and no union of time grids is needed, since a controlled equation does not change when its control
+    is run through at another speed. With either control z at an observation depends on nothing after it:
+
+    - "hermite": cubic Hermite splines with backward differences, smooth, one piece an interval;
+    - "rectilinear": time goes on while the features rest, then the features go to the new observation; two pieces an
+      interval, hence twice the evaluations. Here what happens within an interval does not depend on its end either.
+
+    Behind its last observation a control rests. To a query the control goes on from the last observation before it,
+    as to a next and last one; nothing of that is kept.
 
     Args:
         problem: what is asked.
         width: W, of the hidden state and the field's hidden layer.
-        control: channels of X beside time; the field writes `width * (control + 1)` numbers.
+        control: "hermite" or "rectilinear".
+        control_channels: of X beside time; the field writes `width * (control_channels + 1)` numbers.
         method: a fixed or an adaptive solver of torchdiffeq; see `Solver`. An adaptive one chooses its steps for the
             hardest series of a batch, so that the neighbours enter within its tolerance.
-        steps: of a fixed solver between two observations.
+        steps: of a fixed solver in each piece of the control.
         rtol: relative tolerance of an adaptive solver.
         atol: absolute tolerance of an adaptive solver.
         dropout: in the head.
 
     Raises:
-        ValueError: for an unknown solver, and in `forward` where an adaptive one cannot finish.
+        ValueError: for an unknown control or solver, and in `forward` where an adaptive one cannot finish.
 
     References:
         Kidger et al. (2020), Neural Controlled Differential Equations for Irregular Time Series, arXiv:2005.08926.
@@ -55,7 +66,8 @@ class NeuralCDE(Model):
         problem: Problem,
         width: int = 32,
         *,
-        control: int = 10,
+        control: str = "hermite",
+        control_channels: int = 10,
         method: str = "rk4",
         steps: int = 1,
         rtol: float = 1e-3,
@@ -63,10 +75,12 @@ class NeuralCDE(Model):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(problem)
-        self.solver = Solver(method, steps, rtol, atol)
-        self.encoder = Encoder(problem, control)
-        self.start = nn.Linear(control + 1, width)
-        self.field = _Field(width, control + 1)
+        if control not in _CONTROLS:
+            raise ValueError(f"control {control!r} is unknown; it is one of {', '.join(_CONTROLS)}")
+        self.control, self.solver = control, Solver(method, steps, rtol, atol)
+        self.encoder = Encoder(problem, control_channels)
+        self.start = nn.Linear(control_channels + 1, width)
+        self.field = _Field(width, control_channels + 1)
         self.head = head(problem, width, dropout)
 
     def forward(
@@ -87,8 +101,8 @@ class NeuralCDE(Model):
         return self.head(encoded, hidden, committed.inside, queries)
 
     def extra_repr(self) -> str:
-        """The solver."""
-        return f"solver={self.solver}"
+        """The control and the solver."""
+        return f"control={self.control!r}, solver={self.solver}"
 
     def _queries(self, committed: Committed, knots: Tensor, hidden: Tensor, at: Tensor) -> Tensor:
         """Go on from the last observation before each query to the control (B, Q, C) at it: (B, Q, W)."""
@@ -105,13 +119,31 @@ class NeuralCDE(Model):
             return begin.unsqueeze(1).expand(-1, knots.shape[1], -1)
         import torchcde  # here, so that the package does not load a solver for those who need none
 
-        calls, spline = self.field.calls, torchcde.hermite_cubic_coefficients_with_backward_differences(knots)
-        path = torchcde.CubicSpline(spline)
+        calls, (path, times) = self.field.calls, _CONTROLS[self.control](knots)
+        keywords = self.solver.keywords(jumps=None if self.control == "hermite" else path.grid_points[1:-1])
         with self.solver.explained():
-            keywords = self.solver.keywords()
-            states = torchcde.cdeint(path, self.field, begin, path.grid_points, adjoint=False, **keywords)  # (n, K, W)
+            states = torchcde.cdeint(path, self.field, begin, times, adjoint=False, **keywords)  # (n, K, W)
         self.evaluations += self.field.calls - calls
         return states
+
+
+def _hermite(knots: Tensor) -> tuple[InterpolationBase, Tensor]:
+    """The spline through knots (n, K, C), and where on it they are, (K,)."""
+    import torchcde
+
+    path = torchcde.CubicSpline(torchcde.hermite_cubic_coefficients_with_backward_differences(knots))
+    return path, path.grid_points
+
+
+def _rectilinear(knots: Tensor) -> tuple[InterpolationBase, Tensor]:
+    """The polygon in which the first channel goes before the others, and where on it the knots (n, K, C) are, (K,)."""
+    import torchcde
+
+    path = torchcde.LinearInterpolation(torchcde.linear_interpolation_coeffs(knots, rectilinear=0))
+    return path, path.grid_points[::2]
+
+
+_CONTROLS = {"hermite": _hermite, "rectilinear": _rectilinear}
 
 
 class _Field(nn.Module):

@@ -55,11 +55,18 @@ class Solver:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} of a solver is {getattr(self, name)!r}; it must be positive")
 
-    def keywords(self) -> dict[str, Any]:
-        """The arguments of `odeint` beside the problem."""
+    def keywords(self, jumps: Tensor | None = None) -> dict[str, Any]:
+        """The arguments of `odeint` beside the problem.
+
+        Args:
+            jumps: times (J,) at which the field jumps; a fixed solver steps from one to the next, and no solver reads
+                the wrong side of one.
+        """
         fixed = {"step_size": 1.0 / self.steps}
         adaptive = {"norm": _hardest_series, "max_num_steps": _MOST_STEPS}
         options = adaptive if _ADAPTIVE[self.method] else fixed
+        if jumps is not None:
+            options |= {"jump_t": jumps} if _ADAPTIVE[self.method] else {"perturb": True}
         return {"method": self.method, "rtol": self.rtol, "atol": self.atol, "options": options}
 
     @contextmanager

@@ -13,7 +13,7 @@ from ctlssl.state_space import StateSpace
 from ctlssl.views.recurrence import recurrence
 from ctlssl.views.response import Response, Rows, State
 
-__all__ = ["Integration", "integrate_rates", "integration"]
+__all__ = ["HeldField", "Integration", "integrate_rates", "integration"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ def integration(
     x, shown, evaluations = rows.start.x, [], 0
     for k in range(u.shape[1]):
         # A field of its own for each gap: the adjoint equation asks it again in the backward pass.
-        field = _HeldField(system, method, rows, k)
+        field = HeldField(system, method, rows, k)
         seen = _solve_gap(field, x, solver, k)
         evaluations += field.evaluations
         if method.hold.kick:
@@ -132,7 +132,7 @@ class _RateField(nn.Module):
         return torch.cat([real * first - imag * second, imag * first + real * second], dim=-1) + drive
 
 
-class _HeldField(nn.Module):
+class HeldField(nn.Module):
     """h (A x + B u(s)) over one gap; a module so that the adjoint equation finds the system's tensors."""
 
     def __init__(self, system: StateSpace, method: Discretization, rows: Rows, row: int) -> None:
@@ -144,6 +144,7 @@ class _HeldField(nn.Module):
         self.leaves = [*matrices, system.B, self.previous, self.following, self.gap]
 
     def forward(self, s: Tensor, x: Tensor) -> Tensor:
+        """The slope of the state x (B, G, N) at the share s of the gap."""
         self.evaluations += 1
         drive = self.system.driven(self.hold.value(s, self.previous, self.following))  # (B, G, N)
         return self.gap * (self.system.A.matmul(x) + drive)
@@ -154,7 +155,7 @@ def _worst_series(x: Tensor) -> Tensor:
     return x.reshape(x.shape[0], -1).square().mean(1).max().sqrt()
 
 
-def _solve_gap(field: _HeldField | _RateField, x: Tensor, solver: Integration, position: int) -> Tensor:
+def _solve_gap(field: HeldField | _RateField, x: Tensor, solver: Integration, position: int) -> Tensor:
     try:
         return _solve(field, x, solver)
     except AssertionError as error:  # the solver's only word where it cannot finish
@@ -165,14 +166,16 @@ def _solve_gap(field: _HeldField | _RateField, x: Tensor, solver: Integration, p
         ) from error
 
 
-def _solve(field: _HeldField | _RateField, x: Tensor, solver: Integration) -> Tensor:
+def _solve(field: HeldField | _RateField, x: Tensor, solver: Integration) -> Tensor:
     from torchdiffeq import odeint, odeint_adjoint
 
     times = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device).to(x.dtype)
     if solver.fixed:
         arguments = {"options": {"step_size": 1 / solver.steps}}
     else:
-        arguments = {"rtol": solver.rtol, "atol": solver.atol, "options": {"norm": _worst_series}}
+        # A solver that steps past the end interpolates back to it, with an error that no tolerance controls.
+        options = {"norm": _worst_series, "step_t": times}
+        arguments = {"rtol": solver.rtol, "atol": solver.atol, "options": options}
     if not solver.adjoint:
         return odeint(field, x, times, method=solver.method, **arguments)[-1]
     parameters = tuple(p for p in field.leaves if p.requires_grad)

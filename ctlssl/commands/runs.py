@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ctlssl.commands.console import end, refuse
 
 if TYPE_CHECKING:
     import xarray
 
     from ctlssl.runs import RunSettings
 
-__all__ = ["predict", "refuse", "train"]
+__all__ = ["predict", "train"]
 
 _STOPPED = 143  # as of a process that SIGTERM ends
-
-
-def refuse(error: Exception) -> NoReturn:
-    """One line on standard error, exit code 2."""
-    _end(2, f"Error: {error}")
-
-
-def _end(code: int, words: str) -> NoReturn:
-    typer.echo(words, err=True)
-    raise typer.Exit(code)
 
 
 _Task = typer.Argument(help="A task such as covid19/death, or a data set: its first task.", show_default=False)
@@ -70,9 +62,9 @@ def train(
         settings = _settings(before, config, given, option, {"epochs": epochs, "seed": seed})
         scores = train_run(settings, out, resume, _say_epoch, 60 * minutes)
     except Interrupted as stop:
-        _end(_STOPPED, f"{stop}; go on with: ctlssl train --resume --out {out}")
+        end(_STOPPED, f"{stop}; go on with: ctlssl train --resume --out {out}")
     except (FloatingPointError, OSError) as error:
-        _end(1, f"Error: {error}\nThe checkpoints in {out / 'checkpoints'} are as they were.")
+        end(1, f"Error: {error}\nThe checkpoints in {out / 'checkpoints'} are as they were.")
     except ValueError as error:
         refuse(error)
     typer.echo(f"test: {', '.join(f'{name} {value:.4f}' for name, value in scores.items())}")

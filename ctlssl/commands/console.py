@@ -1,0 +1,42 @@
+"""What commands say, and how they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["end", "names_in", "refuse", "show"]
+
+_WIDE = 180  # columns of a table that goes to a file or a pipe
+
+
+def refuse(error: Exception) -> NoReturn:
+    """One line on standard error, exit code 2."""
+    end(2, f"Error: {error}")
+
+
+def end(code: int, words: str) -> NoReturn:
+    """Words on standard error, and an exit code."""
+    typer.echo(words, err=True)
+    raise typer.Exit(code)
+
+
+def names_in(text: str | None) -> list[str] | None:
+    """What stands between commas; None of None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def show(tables: Iterable[Table], verdict: str | None = None) -> None:
+    """Print tables, and words after them, as wide as the terminal or as a file may be."""
+    console = Console()
+    console = console if console.is_terminal else Console(width=_WIDE)
+    for table in tables:
+        console.print(table)
+    if verdict is not None:
+        console.print(verdict, highlight=False, markup=False, soft_wrap=not console.is_terminal)
