@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
-_WIDE = 180  # columns of a table that goes to a file or a pipe
+_WIDE = 160  # columns of a table that goes to a file or a pipe
 _FILES = ("results.nc", "table.md", "quality.png", "learning.png")
 _TIMED = (
     "lssl",
