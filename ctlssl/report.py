@@ -29,26 +29,36 @@ _SCALES = {"peak_bytes": 1e-6}
 
 
 def tables(results: xarray.Dataset) -> list[Table]:
-    """One table a task for the terminal: mean +- standard deviation over seeds, the best neural model marked.
+    """Two tables a task for the terminal, quality and costs: mean +- standard deviation over seeds, the best marked.
 
     Where differences were taken, each model has that of its main metric with its interval: see `paired_differences`.
 
     Args:
         results: from `ctlssl.compare`.
     """
-    from rich.table import Table
-
     made = []
     for task in results.task.values.tolist():
         header, rows, best = summary(results, task)
-        table = Table(title=f"{task} (* best neural {_metric(results, task)})", title_justify="left")
-        for name in header:
-            table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-        for name, *cells in rows:
-            won = name == best
-            table.add_row(f"{name} *" if won else name, *cells, style="bold" if won else None)
-        made.append(table)
+        costs = next(i for i, title in enumerate(header) if title in {title for title, _ in _COSTS.values()})
+        parts = {
+            f"{task} (* best neural {_metric(results, task)})": slice(1, costs),
+            f"{task}, costs": slice(costs, None),
+        }
+        made += [_table(title, header, rows, best, part) for title, part in parts.items()]
     return made
+
+
+def _table(title: str, header: list[str], rows: list[list[str]], best: str | None, part: slice) -> Table:
+    """The models with some of their columns."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in ("model", *header[part]):
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    for row in rows:
+        won = row[0] == best
+        table.add_row(f"{row[0]} *" if won else row[0], *row[part], style="bold" if won else None)
+    return table
 
 
 def cost_tables(costs: xarray.Dataset, times: xarray.DataArray, reference: str) -> list[Table]:

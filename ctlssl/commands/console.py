@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["end", "names_in", "refuse", "show"]
 
-_WIDE = 180  # columns of a table that goes to a file or a pipe
+_WIDE = 160  # columns of a table that goes to a file or a pipe
 
 
 def refuse(error: Exception) -> NoReturn:
