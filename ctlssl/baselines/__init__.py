@@ -8,14 +8,31 @@ from collections.abc import Callable
 from functools import partial
 
 from ctlssl.baselines.gru import GRU
+from ctlssl.baselines.latent_ode import LatentODE
 from ctlssl.baselines.neural_cde import NeuralCDE
 from ctlssl.baselines.ode_rnn import ODERNN
 from ctlssl.baselines.summaries import LastValue, Reference, Summaries, summaries
 from ctlssl.contract import Model
 
-__all__ = ["BASELINES", "GRU", "ODERNN", "REFERENCES", "LastValue", "NeuralCDE", "Reference", "Summaries", "summaries"]
+__all__ = [
+    "BASELINES",
+    "GRU",
+    "ODERNN",
+    "REFERENCES",
+    "LastValue",
+    "LatentODE",
+    "NeuralCDE",
+    "Reference",
+    "Summaries",
+    "summaries",
+]
 
-BASELINES: dict[str, type[Model]] = {"gru": GRU, "ode_rnn": ODERNN, "neural_cde": NeuralCDE}
+BASELINES: dict[str, type[Model]] = {
+    "gru": GRU,
+    "ode_rnn": ODERNN,
+    "neural_cde": NeuralCDE,
+    "latent_ode": LatentODE,
+}
 
 REFERENCES: dict[str, Callable[..., Reference]] = {
     "linear": partial(Summaries, family="linear"),
