@@ -8,8 +8,10 @@ from collections.abc import Callable
 from functools import partial
 
 from ctlssl.baselines.gru import GRU
+from ctlssl.baselines.gru_ode_bayes import GRUODEBayes
 from ctlssl.baselines.latent_ode import LatentODE
 from ctlssl.baselines.neural_cde import NeuralCDE
+from ctlssl.baselines.neural_ode import NeuralODE
 from ctlssl.baselines.ode_rnn import ODERNN
 from ctlssl.baselines.summaries import LastValue, Reference, Summaries, summaries
 from ctlssl.contract import Model
@@ -17,6 +19,8 @@ from ctlssl.contract import Model
 __all__ = [
     "BASELINES",
     "GRU",
+    "GRUODEBayes",
+    "NeuralODE",
     "ODERNN",
     "REFERENCES",
     "LastValue",
@@ -32,6 +36,8 @@ BASELINES: dict[str, type[Model]] = {
     "ode_rnn": ODERNN,
     "neural_cde": NeuralCDE,
     "latent_ode": LatentODE,
+    "neural_ode": NeuralODE,
+    "gru_ode_bayes": GRUODEBayes,
 }
 
 REFERENCES: dict[str, Callable[..., Reference]] = {
