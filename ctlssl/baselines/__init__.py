@@ -7,6 +7,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from ctlssl.baselines.cru import CRU
 from ctlssl.baselines.gru import GRU
 from ctlssl.baselines.gru_ode_bayes import GRUODEBayes
 from ctlssl.baselines.latent_ode import LatentODE
@@ -18,6 +19,7 @@ from ctlssl.contract import Model
 
 __all__ = [
     "BASELINES",
+    "CRU",
     "GRU",
     "GRUODEBayes",
     "NeuralODE",
@@ -38,6 +40,7 @@ BASELINES: dict[str, type[Model]] = {
     "latent_ode": LatentODE,
     "neural_ode": NeuralODE,
     "gru_ode_bayes": GRUODEBayes,
+    "cru": CRU,
 }
 
 REFERENCES: dict[str, Callable[..., Reference]] = {
