@@ -166,10 +166,8 @@ class Dynamics(NamedTuple):
         size = (-fall).exp()
         real, imag = ((size * part).to(mean.dtype).unsqueeze(1) for part in (turn.cos(), turn.sin()))  # (n, 1, M)
         first, second = self.basis.chunk(2, dim=1)  # (2 M, M)
-        turned = torch.cat(
-            [first * real - second * imag, first * imag + second * real], dim=-1
-        )  # (n, 2 M, 2 M): E e^{hL}
-        F = turned @ self.basis.T  # (n, 2 M, 2 M)
+        parts = [first * real - second * imag, first * imag + second * real]  # (n, 2 M, M) of E e^{hL}
+        F = torch.cat(parts, dim=-1) @ self.basis.T  # (n, 2 M, 2 M)
         grown = -torch.expm1(-2 * fall) / (2 * decay) * self.noise  # (n, M) float64
         grown = grown.to(mean.dtype).repeat(1, 2) @ self._noise_map.T  # (n, 3 M)
         mean = (F @ mean.unsqueeze(-1)).squeeze(-1)
@@ -184,15 +182,12 @@ class Dynamics(NamedTuple):
 
 def _blocks(F: Tensor, variance: Tensor) -> Tensor:
     """The diagonals of the blocks of F P F^T, (n, 3 M), where P has those of `variance` (n, 3 M) and nothing else."""
-    M = variance.shape[1] // 3
-    pp, vv, pv = (part.unsqueeze(-1) for part in variance.chunk(3, dim=-1))  # (n, M, 1)
-    (a, b), (c, d) = (rows.split(M, dim=2) for rows in F.split(M, dim=1))  # (n, M, M): p of p, p of v, v of p, v of v
-    parts = (
-        (a * a) @ pp + 2 * (a * b) @ pv + (b * b) @ vv,
-        (c * c) @ pp + 2 * (c * d) @ pv + (d * d) @ vv,
-        (a * c) @ pp + (a * d + b * c) @ pv + (b * d) @ vv,
-    )
-    return torch.cat(parts, dim=1).squeeze(-1)
+    pp, vv, pv = variance.unsqueeze(1).chunk(3, dim=-1)  # (n, 1, M)
+    left, right = F.chunk(2, dim=2)  # (n, 2 M, M): what every row takes of p and of v
+    half = torch.cat([torch.addcmul(left * pp, right, pv), torch.addcmul(left * pv, right, vv)], dim=2)  # F P
+    own = (half * F).sum(dim=2)  # (n, 2 M)
+    (from_p, _), (_, to_v) = half.chunk(2, dim=1), F.chunk(2, dim=1)  # (n, M, 2 M)
+    return torch.cat([own, (from_p * to_v).sum(dim=2)], dim=1)
 
 
 def update(belief: Tensor, y: Tensor, r: Tensor) -> Tensor:
