@@ -6,12 +6,13 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicHermiteSpline
 
-from ctlssl.baselines import BASELINES, GRU, ODERNN, NeuralCDE, NeuralODE
+from ctlssl.baselines import BASELINES, GRU, ODERNN, GRUODEBayes, LatentODE, NeuralCDE, NeuralODE
 from ctlssl.baselines import solvers as solvers_module
 from ctlssl.baselines.solvers import Solver
 from ctlssl.contract import Problem
 from tests.members import MEMBERS, Member, answer, batch, close
 
+SOLVED = (ODERNN, NeuralCDE, LatentODE, NeuralODE, GRUODEBayes)
 TIGHT = {"rtol": 1e-12, "atol": 1e-12, "method": "DOP853"}
 
 
@@ -205,7 +206,7 @@ def test_evaluations_do_not_grow_with_the_batch():
     ("options", "words"),
     [({"method": "rk5"}, "rk5"), ({"steps": 0}, "steps"), ({"rtol": -1.0}, "rtol"), ({"atol": 0.0}, "atol")],
 )
-@pytest.mark.parametrize("build", [ODERNN, NeuralCDE])
+@pytest.mark.parametrize("build", SOLVED)
 def test_a_solver_that_cannot_be(build, options, words):
     with pytest.raises(ValueError, match=words):
         build(Problem("classification", 3, 2), **options)
@@ -215,17 +216,17 @@ def test_a_solver_that_cannot_be(build, options, words):
 def test_every_solver_named_is_there(method):
     torch.default_generator.manual_seed(0)
     series, asked = batch(lengths=(3, 2))
-    for build in (ODERNN, NeuralCDE):
+    for build in SOLVED:
         model = build(Problem("forecasting", 3, 3, 2), width=4, method=method, rtol=1e-2, atol=1e-2)
         assert answer(model(series, asked)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["ode_rnn", "neural_cde"])
-def test_a_solver_that_cannot_finish_says_so(name, monkeypatch):
+@pytest.mark.parametrize("build", SOLVED)
+def test_a_solver_that_cannot_finish_says_so(build, monkeypatch):
     monkeypatch.setattr(solvers_module, "_MOST_STEPS", 0)
     series, _ = batch(lengths=(5,))
     with pytest.raises(ValueError, match=r"dopri5 gave up .*rk4"):
-        MEMBERS[f"{name}-dopri5"].model("classification")(series)
+        Member(build, {"method": "dopri5"}).model("classification")(series)
 
 
 def test_the_error_norm_is_of_the_hardest_series():
