@@ -95,6 +95,8 @@ class Prediction:
         scale: standard deviation, of the shape of `mean`, positive.
         quantiles: of the shape of `mean` with one axis more.
         state: what a later chunk of the same series starts from; None of a model that keeps none.
+        penalty: (B,), what training adds to the summed loss of the targets of each series, as a variational bound
+            needs it; None of a model that has none, and in evaluation mode.
 
     A query time that is NaN has mean 0 and scale 1: finite, so that a loss which leaves it out has finite gradients.
     """
@@ -104,6 +106,7 @@ class Prediction:
     scale: Tensor | None = None
     quantiles: Tensor | None = None
     state: ModelState | None = None
+    penalty: Tensor | None = None
 
 
 class Model(nn.Module, ABC):

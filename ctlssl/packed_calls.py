@@ -62,7 +62,10 @@ def call_packed(
     back = torch.argsort(torch.cat(order))  # (B,)
     width = None if query_times is None or model.problem.kind != "forecasting" else query_times.shape[1]
     parts = {name: _joined([getattr(part, name) for part in found], back, width, ABSENT[name]) for name in ABSENT}
-    return dataclasses.replace(found[0], **parts, state=_joined_state(model, found, order, packed.batch))
+    penalty = _joined([part.penalty for part in found], back, None, 0.0)
+    return dataclasses.replace(
+        found[0], **parts, penalty=penalty, state=_joined_state(model, found, order, packed.batch)
+    )
 
 
 def _trimmed(query_times: Tensor) -> Tensor:

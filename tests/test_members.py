@@ -217,7 +217,9 @@ def test_no_query_and_absent_queries(member):
 @pytest.mark.parametrize(("member", "kind"), EVERY_PROBLEM)
 def test_gradients_reach_every_parameter(member, kind):
     model, (series, asked) = member.model(kind), batch(lengths=(7, 5, 6, 3))
-    found = gradients(model.train(), answer(model(series, asked)).square().sum())
+    prediction = model.train()(series, asked)
+    loss = answer(prediction).square().sum()
+    found = gradients(model, loss if prediction.penalty is None else loss + prediction.penalty.sum())
     assert not [name for name, gradient in found.items() if gradient is None or not gradient.any()]
 
 

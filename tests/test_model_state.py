@@ -12,7 +12,10 @@ from ctlssl.series import TimeSeries
 from tests.members import MEMBERS, PROBLEMS, answer, batch, close, gradients, same_bits
 
 KINDS = [pytest.param(kind, id=kind) for kind in PROBLEMS]
-STATEFUL = [pytest.param(MEMBERS[name], id=name) for name in ("lssl", "gru", "ode_rnn", "gru_d", "ltc", "s5")]
+STATEFUL = [
+    pytest.param(MEMBERS[name], id=name)
+    for name in ("lssl", "gru", "ode_rnn", "gru_d", "ltc", "s5", "neural_ode", "gru_ode_bayes", "cru")
+]
 LENGTHS = (7, 1, 4, 0, 5)
 
 

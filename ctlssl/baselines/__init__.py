@@ -8,12 +8,16 @@ from collections.abc import Callable
 from functools import partial
 
 from ctlssl.baselines.cfc import CfC
+from ctlssl.baselines.cru import CRU
 from ctlssl.baselines.gru import GRU
 from ctlssl.baselines.gru_d import GRUD
+from ctlssl.baselines.gru_ode_bayes import GRUODEBayes
+from ctlssl.baselines.latent_ode import LatentODE
 from ctlssl.baselines.log_ncde import LogNCDE
 from ctlssl.baselines.ltc import LTC
 from ctlssl.baselines.mtan import MTAN
 from ctlssl.baselines.neural_cde import NeuralCDE
+from ctlssl.baselines.neural_ode import NeuralODE
 from ctlssl.baselines.ode_rnn import ODERNN
 from ctlssl.baselines.rnn_decay import RNNDecay
 from ctlssl.baselines.s5 import S5
@@ -38,6 +42,10 @@ __all__ = [
     "Reference",
     "Summaries",
     "Transformer",
+    "CRU",
+    "GRUODEBayes",
+    "NeuralODE",
+    "LatentODE",
     "summaries",
 ]
 
@@ -53,6 +61,10 @@ BASELINES: dict[str, type[Model]] = {
     "cfc": CfC,
     "ltc": LTC,
     "s5": S5,
+    "latent_ode": LatentODE,
+    "neural_ode": NeuralODE,
+    "gru_ode_bayes": GRUODEBayes,
+    "cru": CRU,
 }
 
 REFERENCES: dict[str, Callable[..., Reference]] = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ctlssl.baselines.solvers import Solver
+from ctlssl.baselines.solvers import Field, Solver
 from ctlssl.contract import Model, Prediction, Problem, check_request
 from ctlssl.encoders import Encoder
 from ctlssl.heads import head
@@ -68,10 +67,7 @@ class ODERNN(Model):
         super().__init__(problem)
         self.solver = Solver(method, steps, rtol, atol)
         self.encoder = Encoder(problem, width)
-        self.field = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh())
-        spans = problem.horizon / problem.time_scale
-        # A unit moves by 1 to 10 over a whole horizon at most: no gap throws the state far at the start.
-        self.log_speed = nn.Parameter(torch.linspace(0.0, math.log(10.0), width) - math.log(spans))  # (W,)
+        self.field = Field(width, width, problem.horizon / problem.time_scale)
         self.unit = nn.GRUCell(width, width)
         self.head = head(problem, width, dropout)
 
@@ -128,16 +124,7 @@ class ODERNN(Model):
         """Flow through the gap, then read the row: (n, W), (n, W), (n, 1) -> (n, W)."""
         if hidden.shape[0] == 0:
             return hidden
-        return self.unit(x, self._flow(hidden, gap))
-
-    def _flow(self, hidden: Tensor, gap: Tensor) -> Tensor:
-        from torchdiffeq import odeint  # here, so that the package does not load a solver for those who need none
-
-        pace = gap * self.log_speed.exp()  # (n, W)
-
-        def slope(tau: Tensor, h: Tensor) -> Tensor:
-            self.evaluations += 1
-            return pace * self.field(h)
-
-        with self.solver.explained():
-            return odeint(slope, hidden, hidden.new_tensor([0.0, 1.0]), **self.solver.keywords())[-1]
+        calls = self.field.calls
+        flown = self.field.through(self.solver, hidden, gap)
+        self.evaluations += self.field.calls - calls
+        return self.unit(x, flown)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ctlssl.contract import Prediction
     from ctlssl.tasks import Examples
 
-__all__ = ["LOSSES", "Terms", "cross_entropy", "gaussian", "mean_loss"]
+__all__ = ["LOSSES", "Terms", "cross_entropy", "gaussian", "mean_loss", "penalised"]
 
 
 class Terms(NamedTuple):
@@ -83,16 +83,32 @@ def mean_loss(terms: Terms) -> Tensor:
     return terms.total.sum() / terms.count.sum().clamp(min=1)
 
 
+def penalised(terms: Terms, prediction: Prediction) -> Terms:
+    """The terms with what a model asks of its training beside its answers, `Prediction.penalty`.
+
+    Args:
+        terms: of the answers.
+        prediction: of the same B series.
+
+    Example:
+        >>> from ctlssl.contract import Prediction
+        >>> terms = Terms(torch.tensor([6.0]), torch.tensor([2.0]))
+        >>> penalised(terms, Prediction(penalty=torch.tensor([1.0]))).total
+        tensor([7.])
+    """
+    return terms if prediction.penalty is None else Terms(terms.total + prediction.penalty, terms.count)
+
+
 def _classification_terms(prediction: Prediction, batch: Examples) -> Terms:
-    return cross_entropy(prediction.logits, batch.labels)
+    return penalised(cross_entropy(prediction.logits, batch.labels), prediction)
 
 
 def _regression_terms(prediction: Prediction, batch: Examples) -> Terms:
-    return gaussian(prediction.mean, prediction.scale, batch.labels, ~torch.isnan(batch.labels))
+    return penalised(gaussian(prediction.mean, prediction.scale, batch.labels, ~torch.isnan(batch.labels)), prediction)
 
 
 def _forecasting_terms(prediction: Prediction, batch: Examples) -> Terms:
-    return gaussian(prediction.mean, prediction.scale, batch.targets, batch.target_observed)
+    return penalised(gaussian(prediction.mean, prediction.scale, batch.targets, batch.target_observed), prediction)
 
 
 LOSSES: dict[str, Callable[[Prediction, Examples], Terms]] = {
@@ -100,4 +116,4 @@ LOSSES: dict[str, Callable[[Prediction, Examples], Terms]] = {
     "regression": _regression_terms,
     "forecasting": _forecasting_terms,
 }
-"""The loss of each kind of problem."""
+"""The loss of each kind of problem, with the penalty of the model where it has one."""
