@@ -88,12 +88,12 @@ def test_tighter_solvers_err_less_and_cost_more_forwards_and_backwards():
 
 
 def test_the_adjoint_asks_the_field_again_and_remembers_less():
-    runs = {"stiff": example_runs(**TINY | {"state_size": 16})["stiff"]}
-    found = compare_views(runs, solver_sweep(["dopri5"], [1e-5]), repeats=1).sel(case="stiff")
-    direct, adjoint = (found.sel(view=f"dopri5 rtol=1e-05{kind}") for kind in ("", " adjoint"))
+    runs = {"stiff": example_runs(**TINY | {"state_size": 8})["stiff"]}
+    found = compare_views(runs, solver_sweep(["dopri5"], [1e-4]), repeats=1).sel(case="stiff")
+    direct, adjoint = (found.sel(view=f"dopri5 rtol=0.0001{kind}") for kind in ("", " adjoint"))
     assert direct.gradient_evaluations == direct.evaluations == adjoint.evaluations
     assert adjoint.gradient_evaluations > 1.5 * adjoint.evaluations
-    assert adjoint.gradient_memory < 0.3 * direct.gradient_memory
+    assert adjoint.gradient_memory < 0.5 * direct.gradient_memory
 
 
 def test_a_solver_lands_on_the_samples():
