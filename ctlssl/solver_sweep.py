@@ -103,7 +103,7 @@ def example_runs(
 
     "uniform grid": gaps of 1, and step sizes of .003 to .03 a channel;
     "irregular": the same layer with exponential gaps of mean 1;
-    "stiff": the same gaps, and step sizes from 5 down over the decades asked for, so that eigenvalues lie over
+    "stiff": the same gaps, and step sizes from 2 down over the decades asked for, so that eigenvalues lie over
     decades and the fastest modes settle within a small part of a gap. A diagonal layer has real poles there (measure
     "real"): a mode that also oscillates fast is expensive to any solver, not for its stiffness.
 
@@ -197,7 +197,8 @@ def compare_views(
     """Run recurrence, convolution and a sweep of solvers on every case, against the exact solution.
 
     The reference is the float64 recurrence of the exact rule with the layer's own hold: the solution of the equation
-    that every view approximates, with no step size or tolerance of its own.
+    that every view approximates, with no step size or tolerance of its own. No solver of torchdiffeq is A-stable: where
+    poles are stiff each pays for the fastest, and the adjoint equation, which runs a decay backwards, most of all.
 
     Args:
         runs: case -> layer and inputs, such as from `example_runs` or `model_runs`.
@@ -244,7 +245,7 @@ def compare_views(
     return found
 
 
-_FASTEST = 5.0  # step size of the fastest channel of the stiff layer
+_FASTEST = 2.0  # step size of the fastest channel of the stiff layer
 
 
 def _speeds(run: LayerRun) -> tuple[float, float]:
