@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 from torch.nn.utils.parametrizations import orthogonal
 
+from ctlssl.baselines.walking import walk
 from ctlssl.contract import Model, Prediction, Problem, check_request
 from ctlssl.encoders import Encoder
 from ctlssl.heads import head
-from ctlssl.interleaving import Committed, take
+from ctlssl.interleaving import take
 from ctlssl.model_state import Hidden, ModelState, Pooled, Seen
 from ctlssl.series import TimeSeries
 
@@ -97,7 +98,11 @@ class CRU(Model):
         seen = torch.cat([y, elu(raw) + 1 + 1e-4], dim=-1)  # (B, K, 2 M): the variances are positive
         (kept,) = self.initial_state(series.batch).layers if state is None else state.layers
         start, dynamics = kept.h.to(y.dtype), self.dynamics()
-        beliefs = self._walk(dynamics, seen, take(gaps, committed.position), committed, start)  # (B, K, 5 M)
+
+        def step(belief: Tensor, gap: Tensor, y: Tensor) -> Tensor:
+            return update(dynamics.carry(belief, gap), *y.chunk(2, dim=-1))
+
+        beliefs = walk(step, start, committed.counts, take(gaps, committed.position), seen)  # (B, K, 5 M)
         before, gap = committed.at_queries(beliefs, start), rows.at_queries(gaps)  # (B, Q, 5 M), (B, Q, 1)
         queries = dynamics.carry(before.flatten(0, 1), gap.flatten(0, 1)).view_as(before)
         hidden = self.read(beliefs)  # (B, K, W)
@@ -121,19 +126,6 @@ class CRU(Model):
     def dynamics(self) -> Dynamics:
         """The linear SDE, formed once for a batch."""
         return Dynamics(self.basis.weight, self.log_decay.exp(), self.frequency, self.log_noise.exp(), self.mixture)
-
-    def _walk(self, dynamics: Dynamics, seen: Tensor, gaps: Tensor, committed: Committed, start: Tensor) -> Tensor:
-        """The beliefs after every observation, (B, K, 5 M), from (B, 5 M) before the first; 0 past the last."""
-        counts = committed.counts
-        order = torch.argsort(counts, descending=True, stable=True)  # (B,): series that ended leave from the bottom
-        seen, gaps, belief = seen[order], gaps[order], start[order]
-        place = torch.arange(seen.shape[1], device=counts.device)
-        active = (counts.unsqueeze(1) > place).sum(dim=0).tolist()  # K numbers
-        batch, beliefs = len(order), []
-        for k, alive in enumerate(active):
-            belief = update(dynamics.carry(belief[:alive], gaps[:alive, k]), *seen[:alive, k].chunk(2, dim=-1))
-            beliefs.append(nn.functional.pad(belief, (0, 0, 0, batch - alive)))
-        return torch.stack(beliefs, dim=1)[torch.argsort(order)]
 
 
 class Dynamics(NamedTuple):

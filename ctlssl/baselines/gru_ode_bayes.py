@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ctlssl.baselines.solvers import Solver
+from ctlssl.baselines.walking import walk
 from ctlssl.contract import Model, Prediction, Problem, check_request
 from ctlssl.encoders import Encoded, Encoder
 from ctlssl.heads import head
@@ -112,7 +113,9 @@ class GRUODEBayes(Model):
         gaps = (encoded.gaps * encoded.rate.unsqueeze(-1)).unsqueeze(-1)  # (B, R, 1)
         (kept,) = self.initial_state(series.batch).layers if state is None else state.layers
         start = kept.h.to(encoded.features.dtype)  # (B, W)
-        flown, hidden = self._walk(encoded, committed, gaps, start)  # (B, K, W) each
+        read = [take(part, committed.position) for part in (gaps, encoded.features, rows.values, rows.observed)]
+        states = walk(self._step, start.repeat(1, 2), committed.counts, *read)
+        flown, hidden = states.chunk(2, dim=-1)  # (B, K, W) each
         before, gap = committed.at_queries(hidden, start), rows.at_queries(gaps)  # (B, Q, W), (B, Q, 1)
         queries = self._flow(before.flatten(0, 1), gap.flatten(0, 1)).view_as(before)
         self.evaluations += self.field.calls - calls
@@ -135,24 +138,11 @@ class GRUODEBayes(Model):
         """The solver."""
         return f"solver={self.solver}"
 
-    def _walk(self, encoded: Encoded, committed: Committed, gaps: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        """The states before and after the jump at every observation, (B, K, W) each; 0 past the last."""
-        counts = committed.counts
-        order = torch.argsort(counts, descending=True, stable=True)  # (B,): series that ended leave from the bottom
-        parts = (encoded.features, encoded.rows.values.to(start.dtype), encoded.rows.observed, gaps)
-        inputs, values, observed, gaps = (take(part, committed.position)[order] for part in parts)
-        place = torch.arange(inputs.shape[1], device=counts.device)
-        active = (counts.unsqueeze(1) > place).sum(dim=0).tolist()  # K numbers
-        batch, hidden, states = inputs.shape[0], start[order], ([], [])
-        for k, alive in enumerate(active):
-            flown = hidden = self._flow(hidden[:alive], gaps[:alive, k])  # (alive, W)
-            if alive:
-                prepared = self._prepare(flown, values[:alive, k], observed[:alive, k])
-                hidden = self.unit(torch.cat([prepared, inputs[:alive, k]], dim=-1), flown)
-            for kept, state in zip(states, (flown, hidden), strict=True):
-                kept.append(nn.functional.pad(state, (0, 0, 0, batch - alive)))
-        back = torch.argsort(order)
-        return tuple(torch.stack(kept, dim=1)[back] for kept in states)
+    def _step(self, states: Tensor, gap: Tensor, x: Tensor, values: Tensor, observed: Tensor) -> Tensor:
+        """The states before the jump at the next observation and after it, (n, 2 W), from the same at the last."""
+        flown = self._flow(states.chunk(2, dim=-1)[1], gap)  # (n, W)
+        read = torch.cat([self._prepare(flown, values, observed), x], dim=-1)
+        return torch.cat([flown, self.unit(read, flown)], dim=-1)
 
     def _flow(self, hidden: Tensor, gap: Tensor) -> Tensor:
         """H (n, W) after gaps (n, 1) of the clock."""
@@ -170,6 +160,7 @@ class GRUODEBayes(Model):
     def _prepare(self, hidden: Tensor, values: Tensor, observed: Tensor) -> Tensor:
         """What the jump reads of n rows (n, D), 0 for what was not observed: (n, D P)."""
         mean, scale = self._expect(hidden)  # (n, D)
+        values = values.to(mean.dtype)
         given = torch.stack([values, mean, scale, (values - mean) / scale], dim=-1)  # (n, D, 4)
         prepared = torch.einsum("ndi,dip->ndp", given, self.weight) + self.bias
         return torch.where(observed.unsqueeze(-1), prepared.relu(), torch.zeros_like(prepared)).flatten(1)

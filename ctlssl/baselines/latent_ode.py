@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gaussian_nll_loss, softplus
 
 from ctlssl.baselines.solvers import Field, Solver
+from ctlssl.baselines.walking import walk
 from ctlssl.contract import Model, Prediction, Problem, check_request
 from ctlssl.encoders import Encoded, Encoder
 from ctlssl.heads import head
@@ -161,23 +162,21 @@ class LatentODE(Model):
     def _recognise(self, encoded: Encoded, committed: Committed, begun: _Beginnings) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of z at the first observation, (P, W) each, from the last one back to it."""
         gaps = (encoded.gaps * encoded.rate.unsqueeze(-1)).unsqueeze(-1).to(encoded.features.dtype)  # (B, R, 1)
-        order = torch.argsort(begun.counts, descending=True, stable=True)  # (P,): what has ended leaves at the bottom
-        source, counts = begun.series[order], begun.counts[order]
-        inputs = take(encoded.features, committed.position)  # (B, K, W)
-        gaps = take(gaps, committed.position)  # (B, K, 1)
-        active = (counts.unsqueeze(1) > torch.arange(inputs.shape[1], device=counts.device)).sum(dim=0).tolist()
-        hidden, done = inputs.new_zeros(len(order), inputs.shape[2]), []
-        field, unit = self.recognition["field"], self.recognition["unit"]
-        for j, alive in enumerate(active):
-            done.append(hidden[alive:])
-            here, place = source[:alive], counts[:alive] - 1 - j  # (alive,)
-            hidden = hidden[:alive]
-            if j:  # the gap of an observation lies before it, and so after the one read now
-                hidden = field.through(self.solver, hidden, gaps[here, place + 1])
-            hidden = unit(inputs[here, place], hidden) if alive else hidden
-        ends = torch.cat([hidden, *reversed(done)])[torch.argsort(order)]  # (P, W)
-        mean, raw = self.recognition["posterior"](ends).chunk(2, dim=-1)
+        position = committed.position[begun.series]  # (P, K)
+        place = begun.counts.unsqueeze(1) - 1 - torch.arange(position.shape[1], device=position.device)
+        rows = torch.gather(position, 1, place.clamp(min=0))  # (P, K), the last observation first
+        # the gap of an observation lies before it, and so after the one read first
+        gaps = nn.functional.pad(take(gaps[begun.series], rows), (0, 0, 1, 0))[:, :-1]
+        inputs = take(encoded.features[begun.series], rows)  # (P, K, W)
+        start = inputs.new_zeros(len(rows), inputs.shape[2])
+        hidden = walk(self._step, start, begun.counts, gaps, inputs)  # (P, K, W)
+        final = take(hidden, (begun.counts - 1).clamp(min=0).unsqueeze(1)).squeeze(1)  # (P, W), 0 without any
+        mean, raw = self.recognition["posterior"](final).chunk(2, dim=-1)
         return mean, softplus(raw)
+
+    def _step(self, hidden: Tensor, gap: Tensor, x: Tensor) -> Tensor:
+        """Of the recognition network: back through a gap (n, 1), then one observation x (n, W)."""
+        return self.recognition["unit"](x, self.recognition["field"].through(self.solver, hidden, gap))
 
     def _solve(self, start: Tensor, until: float) -> _Path:
         """The path from z (P, W) at the first observations, with the integrals of the intensities beside it."""

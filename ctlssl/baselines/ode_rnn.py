@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from ctlssl.baselines.solvers import Field, Solver
+from ctlssl.baselines.walking import walk
 from ctlssl.contract import Model, Prediction, Problem, check_request
 from ctlssl.encoders import Encoder
 from ctlssl.heads import head
@@ -46,6 +46,7 @@ class ODERNN(Model):
         Rubanova et al. (2019), Latent Ordinary Differential Equations for Irregularly-Sampled Time Series,
         arXiv:1907.03907.
 
+    >>> import torch
     >>> model = ODERNN(Problem("classification", channels=2, outputs=2), width=8)
     >>> seen = torch.ones(1, 3, 2, dtype=torch.bool)
     >>> series = TimeSeries(torch.zeros(1, 3, 2), torch.arange(3).view(1, 3), seen, torch.tensor([3]))
@@ -86,7 +87,7 @@ class ODERNN(Model):
         inputs = take(encoded.features, committed.position)  # (B, K, W)
         (kept,) = self.initial_state(series.batch).layers if state is None else state.layers
         start = kept.h.to(inputs.dtype)  # (B, W)
-        hidden = self._walk(inputs, take(gaps, committed.position), committed.counts, start)  # (B, K, W)
+        hidden = walk(self._step, start, committed.counts, inputs, take(gaps, committed.position))  # (B, K, W)
         before = committed.at_queries(hidden, start)  # (B, Q, W)
         x, gap = rows.at_queries(encoded.features), rows.at_queries(gaps)  # (B, Q, W), (B, Q, 1)
         queries = self._step(before.flatten(0, 1), x.flatten(0, 1), gap.flatten(0, 1)).view_as(before)
@@ -107,18 +108,6 @@ class ODERNN(Model):
     def extra_repr(self) -> str:
         """The solver."""
         return f"solver={self.solver}"
-
-    def _walk(self, inputs: Tensor, gaps: Tensor, counts: Tensor, start: Tensor) -> Tensor:
-        """The state after every observation, (B, K, W), from (B, W) before the first; 0 past the last."""
-        order = torch.argsort(counts, descending=True, stable=True)  # (B,): series that ended leave from the bottom
-        inputs, gaps, hidden = inputs[order], gaps[order], start[order]
-        place = torch.arange(inputs.shape[1], device=counts.device)
-        active = (counts.unsqueeze(1) > place).sum(dim=0).tolist()  # K numbers
-        batch, states = inputs.shape[0], []
-        for k, alive in enumerate(active):
-            hidden = self._step(hidden[:alive], inputs[:alive, k], gaps[:alive, k])  # (alive, W)
-            states.append(nn.functional.pad(hidden, (0, 0, 0, batch - alive)))
-        return torch.stack(states, dim=1)[torch.argsort(order)]
 
     def _step(self, hidden: Tensor, x: Tensor, gap: Tensor) -> Tensor:
         """Flow through the gap, then read the row: (n, W), (n, W), (n, 1) -> (n, W)."""
