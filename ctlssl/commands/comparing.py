@@ -35,6 +35,10 @@ _Seeds = Annotated[
 _Epochs = Annotated[
     int | None, typer.Option(min=1, help="Most passes over the training part.", show_default="that of Training")
 ]
+_Patience = Annotated[
+    int | None,
+    typer.Option(min=1, help="Epochs without a better validation loss.", show_default="that of Training"),
+]
 _Width = Annotated[int, typer.Option(min=1, help="Channels inside every model.")]
 _Parameters = Annotated[
     int | None,
@@ -66,6 +70,7 @@ def compare(
     models: _Models = None,
     seeds: _Seeds = None,
     epochs: _Epochs = None,
+    patience: _Patience = None,
     width: _Width = 32,
     parameters: _Parameters = None,
     tune: _Tune = False,
@@ -89,7 +94,8 @@ def compare(
     from ctlssl.saving import save_comparison
     from ctlssl.training import Training
 
-    training = None if epochs is None else Training(epochs=epochs)
+    given = {"epochs": epochs, "patience": patience}
+    training = Training(**{name: value for name, value in given.items() if value is not None})
     asked = (dataset, task, names_in(models), seeds, quick, training, width, references, threads)
     cells = out / "cells"
     try:
