@@ -133,7 +133,9 @@ def test_penalty_by_hand(monkeypatch):
 
 
 def test_forecasts_are_penalised_for_every_beginning_they_are_made_from(monkeypatch):
-    model = with_known_start(Member(LatentODE, {"kl": 1.0, "dropout": 0.0}).model("forecasting"), monkeypatch)
+    model = with_known_start(
+        Member(LatentODE, {"kl": 1.0, "reconstruction": 0.0, "dropout": 0.0}).model("forecasting"), monkeypatch
+    )
     series, _ = batch(lengths=(4,))
     series = replace(series, observed=torch.ones_like(series.observed))
     asked = series.times[:, 1:2] + torch.tensor([[0.0, 500.0, 600.0, torch.nan]])
@@ -162,7 +164,7 @@ def test_the_times_are_learned_by_the_process_alone():
 def test_the_intensity_of_regular_times_is_found():
     problem = replace(PROBLEMS["forecasting"], channels=1, outputs=1, static=0, horizon=10.0)
     torch.default_generator.manual_seed(1)
-    model = LatentODE(problem, 8, poisson=1.0, kl=0.0, steps=1, grid=4, dropout=0.0).train()
+    model = LatentODE(problem, 8, poisson=1.0, kl=0.0, reconstruction=0.0, steps=1, grid=4, dropout=0.0).train()
     times = torch.linspace(0.0, 10.0, 11, dtype=torch.float64)[None]
     series = TimeSeries(torch.zeros(1, 11, 1), times, torch.ones(1, 11, 1, dtype=torch.bool), torch.tensor([11]))
     optimizer = torch.optim.Adam(model.parameters(), 0.05)

@@ -41,10 +41,10 @@ class LatentODE(Model):
     from a state, and the model keeps none.
 
     In training z(t_1) is one draw, and `Prediction.penalty` holds minus the bound's terms beside the answer's own:
-    the divergence from the prior N(0, 1); the observations' Gaussian likelihood along the path, for one answer a
-    series; and with `poisson` the likelihood of the times of observation under a Poisson process for every channel, of
-    intensity softplus(V z(t) + c), log p = sum_i log lambda(t_i) - int lambda dt from the first observation to the
-    last. In evaluation mode z(t_1) is the mean.
+    the divergence from the prior N(0, 1); the Gaussian likelihood of the observations along the path; and with
+    `poisson` the likelihood of the times of observation under a Poisson process for every channel, of intensity
+    softplus(V z(t) + c), log p = sum_i log lambda(t_i) - int lambda dt from the first observation to the last. In
+    evaluation mode z(t_1) is the mean.
 
     Args:
         problem: what is asked.
@@ -54,7 +54,8 @@ class LatentODE(Model):
         grid: steps of the latent path in a horizon.
         kl: weight of the divergence, in nats, beside the summed loss of a series. The published experiments fix a
             standard deviation of 0.01 for an observation, which leaves it a weight as small.
-        reconstruction: weight of the mean negative log likelihood of an observation, for one answer a series.
+        reconstruction: weight of the mean negative log likelihood of an observation; None is 1 for forecasts, which
+            are the same in kind, and 0.01 for one answer a series, as published.
         poisson: weight of the log likelihood of the times; 0 leaves the process out.
         rtol: relative tolerance of an adaptive solver.
         atol: absolute tolerance of an adaptive solver.
@@ -86,13 +87,15 @@ class LatentODE(Model):
         steps: int = 2,
         grid: int = 32,
         kl: float = 0.01,
-        reconstruction: float = 0.01,
+        reconstruction: float | None = None,
         poisson: float = 0.0,
         rtol: float = 1e-3,
         atol: float = 1e-4,
         dropout: float = 0.5,
     ) -> None:
         super().__init__(problem)
+        if reconstruction is None:
+            reconstruction = 1.0 if problem.kind == "forecasting" else 0.01
         for name, value in {"kl": kl, "reconstruction": reconstruction, "poisson": poisson}.items():
             if not value >= 0:
                 raise ValueError(f"{name} is {value!r}; a weight of the loss is not negative")
@@ -100,7 +103,7 @@ class LatentODE(Model):
             raise ValueError(f"grid is {grid!r}; the path needs at least one step a horizon")
         self.solver, self.grid = Solver(method, steps, rtol, atol), grid
         self.kl, self.poisson = kl, poisson
-        self.reconstruction = 0.0 if problem.kind == "forecasting" else reconstruction
+        self.reconstruction = reconstruction
         self.encoder = Encoder(problem, width)
         self.recognition = nn.ModuleDict(
             {
@@ -131,7 +134,7 @@ class LatentODE(Model):
         elapsed = take(encoded.elapsed.unsqueeze(-1), committed.position).squeeze(-1)[begun.series]  # (P, K)
         inside = torch.arange(elapsed.shape[1], device=elapsed.device) < begun.counts.unsqueeze(1)  # (P, K)
         elapsed = _slowed(torch.where(inside, elapsed, torch.zeros_like(elapsed)))
-        if self.problem.kind == "forecasting" and not (self.training and self.poisson):
+        if self.problem.kind == "forecasting" and not (self.training and (self.poisson or self.reconstruction)):
             elapsed = elapsed[:, :0]  # nothing is read at the observations
         mean, spread = self._recognise(encoded, committed, begun)  # (P, W)
         start = mean + spread * torch.randn_like(mean) if self.training else mean
