@@ -47,7 +47,7 @@ BAD_CALLS = {
     "rate": (lambda s: s.model.stream(rate=0.0), ValueError, "rate multiplies elapsed times"),
     "rate-shape": (lambda s: s.model.stream(2, rate=[1.0] * 3), ValueError, "rate has shape"),
     "extend-tensor": (lambda s: s.extend(torch.ones(2, 4, D)), TypeError, "rows are a TimeSeries, found Tensor"),
-    "load-text": (lambda s: Stream.load(s.model, "stream"), TypeError, "bytes that save"),
+    "load-text": (lambda s: Stream.load(s.model, "stream"), TypeError, "bytes that it was saved as"),
 }  # fmt: skip
 
 

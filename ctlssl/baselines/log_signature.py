@@ -49,6 +49,7 @@ def log_signatures(steps: Tensor, window: int) -> LogSignature:
         arXiv:2009.08295.
 
     Example:
+        >>> import torch
         >>> square = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]])
         >>> around = log_signatures(square, window=4)
         >>> around.increment[0, 0, -1], around.area[0, 0, -1]
