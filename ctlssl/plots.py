@@ -31,7 +31,7 @@ def plot_comparison(results: xarray.Dataset) -> Figure:
     from matplotlib.figure import Figure
 
     tasks = results.task.values.tolist()
-    figure = Figure(figsize=(5.0 * len(tasks), 4.0), layout="constrained")
+    figure = Figure(figsize=_size(len(tasks), results.sizes["model"]), layout="constrained")
     for axes, task in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks, strict=True):
         _panel(axes, results.sel(task=task))
     seeds = results.sizes["seed"]
@@ -54,7 +54,7 @@ def plot_learning(results: xarray.Dataset) -> Figure:
     from matplotlib.figure import Figure
 
     tasks = results.task.values.tolist()
-    figure = Figure(figsize=(5.0 * len(tasks), 4.0), layout="constrained")
+    figure = Figure(figsize=_size(len(tasks), results.sizes["model"]), layout="constrained")
     for axes, task in zip(np.atleast_1d(figure.subplots(1, len(tasks))), tasks, strict=True):
         for number, model in enumerate(results.model.values.tolist()):
             curves = results.valid_loss.sel(task=task, model=model).transpose("epoch", "seed").values  # (E, S)
@@ -67,7 +67,7 @@ def plot_learning(results: xarray.Dataset) -> Figure:
         axes.set_ylabel("validation loss")
         axes.set_title(task)
         if axes.lines:
-            axes.legend(fontsize="small")
+            _name_models(axes)
     return figure
 
 
@@ -112,6 +112,7 @@ def plot_timescales(before: xarray.Dataset, after: xarray.Dataset | None = None)
 
 
 _MARKERS, _LINES = "osD^vP", ("-", "--", ":", "-.")  # after the ten colours, the next ten models get the next one
+_FEW = 8  # models whose names find room inside a panel
 _UNIT = "the unit of the data's times"
 _SPECTRA = (
     {"histtype": "step", "color": "0.3", "linestyle": "--", "linewidth": 1.2},
@@ -152,7 +153,18 @@ def _panel(axes: Axes, results: xarray.Dataset) -> None:
     axes.set_ylabel(f"test {metric} ({'higher' if HIGHER_IS_BETTER[metric] else 'lower'} is better)")
     axes.set_title(str(results.task.item()))
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
+        _name_models(axes)
+
+
+def _size(tasks: int, models: int) -> tuple[float, float]:
+    """Inches of a figure of a panel a task, with room for the names beside a panel where they are many."""
+    return (5.0 + 2.5 * (models > _FEW)) * tasks, max(4.0, 1.0 + 0.2 * models)
+
+
+def _name_models(axes: Axes) -> None:
+    many = len(axes.get_legend_handles_labels()[0]) > _FEW
+    beside = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+    axes.legend(fontsize="small", **(beside if many else {}))
 
 
 def _spread(values: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """The pictures: what stands where, drawn without a screen and without pyplot."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -39,6 +40,19 @@ def test_one_seed_one_task_and_missing_scores(tmp_path):
     figure.savefig(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert {bars.get_label() for bars in figure.axes[0].containers} == {"lssl", "ode_rnn"}
+
+
+@pytest.mark.parametrize("plot", [plot_comparison, plot_learning])
+def test_the_names_of_many_models_stand_beside_the_panel(tmp_path, plot):
+    some = comparison().sel(model=["lssl"])
+    many = xarray.concat([some.assign_coords(model=[f"a model of a long name {k}"]) for k in range(26)], "model")
+    figure = plot(many)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib says so where there is no room
+        figure.savefig(tmp_path / "picture.png")
+    axes = figure.axes[0]
+    assert axes.get_legend().get_window_extent().x0 >= axes.get_window_extent().x1
+    assert len(axes.get_legend().get_texts()) == 26
 
 
 def test_learning_curves_of_each_seed_and_their_mean_as_far_as_all_go(tmp_path):
