@@ -7,7 +7,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import expit as sigmoid
 
 from ctlssl.baselines import GRUD
-from ctlssl.baselines.recurrence import walk
+from ctlssl.baselines.walking import walk
 from ctlssl.contract import Problem
 from ctlssl.series import TimeSeries
 from tests.contracts import generator
@@ -226,7 +226,7 @@ def test_walk_takes_each_series_by_itself():
         sizes.append(len(row))
         return 0.5 * hidden + row
 
-    found = walk(step, rows, counts, start)
+    found = walk(step, start, counts, rows)
     assert sizes == [5, 4, 3, 2, 2]  # a series that ended costs nothing
     for b, count in enumerate(counts.tolist()):
         hidden = start[b]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ctlssl.baselines.log_signature import LogSignature, log_signatures
 from ctlssl.baselines.solvers import Solver
+from ctlssl.baselines.walking import walk
 from ctlssl.contract import Model, Prediction, Problem, check_request
 from ctlssl.encoders import Encoder
 from ctlssl.heads import head
@@ -104,7 +105,10 @@ class LogNCDE(Model):
         steps = torch.where(committed.inside[:, 1:, None], knots.diff(dim=1), 0)  # (B, K - 1, C)
         signatures = log_signatures(steps, self.window)  # (B, M, w + 1, ...)
         windows = (committed.counts - 1).clamp(min=0).add(self.window - 1) // self.window  # (B,) that have a step
-        hidden = self._walk(self.start(knots[:, 0]), signatures, windows)  # (B, V, W)
+        begin = self.start(knots[:, 0])  # (B, W)
+        whole = (part[:, :, -1] for part in signatures)  # (B, M, C), (B, M, C, C)
+        ends = walk(lambda z, *parts: self._flow(z, LogSignature(*parts)), begin, windows, *whole)  # (B, M, W)
+        hidden = torch.cat([begin.unsqueeze(1), ends], dim=1)  # (B, V, W): where a window begins, and the last one ends
         known = torch.arange(hidden.shape[1], device=windows.device) <= windows.unsqueeze(1)  # (B, V)
         known = known & (committed.counts > 0).unsqueeze(1)
         queries = self._queries(committed, knots, hidden, signatures, rows.at_queries(control))  # (B, Q, W)
@@ -113,20 +117,6 @@ class LogNCDE(Model):
     def extra_repr(self) -> str:
         """The window and the solver."""
         return f"window={self.window}, solver={self.solver}"
-
-    def _walk(self, begin: Tensor, signatures: LogSignature, windows: Tensor) -> Tensor:
-        """The state where each window begins and where the last one ends, (B, V, W), from (B, W)."""
-        order = torch.argsort(windows, descending=True, stable=True)  # (B,): series that ended leave from the bottom
-        increments, areas = (part[order, :, -1] for part in signatures)  # (B, M, C), (B, M, C, C)
-        place = torch.arange(signatures.increment.shape[1], device=windows.device)
-        active = (windows.unsqueeze(1) > place).sum(dim=0).tolist()  # M numbers
-        states = [begin[order]]
-        for m, alive in enumerate(active):
-            if alive == 0:
-                break
-            ahead = self._flow(states[-1][:alive], LogSignature(increments[:alive, m], areas[:alive, m]))
-            states.append(torch.cat([ahead, states[-1][alive:]]))
-        return torch.stack(states, dim=1)[torch.argsort(order)]
 
     def _queries(
         self, committed: Committed, knots: Tensor, hidden: Tensor, signatures: LogSignature, at: Tensor

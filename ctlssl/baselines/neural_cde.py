@@ -127,19 +127,46 @@ class NeuralCDE(Model):
         return states
 
 
-def _hermite(knots: Tensor) -> tuple[InterpolationBase, Tensor]:
+class _Path:
+    """A path on pieces of length 1, whose slope on a piece is a polynomial in the time since it began.
+
+    torchcde's own looks a slope up by an index into all pieces, whose gradient is as large as all of them: with as many
+    lookups as pieces a training step would be quadratic in the length.
+
+    Args:
+        path: of torchcde.
+        powers: coefficients of the slope, the constant one first, (n, pieces, C) each.
+    """
+
+    def __init__(self, path: InterpolationBase, *powers: Tensor) -> None:
+        self.grid_points, self.evaluate = path.grid_points, path.evaluate
+        self._powers = [power.unbind(dim=-2) for power in powers]
+
+    def derivative(self, t: Tensor) -> Tensor:
+        """The slope (n, C) at a time."""
+        last = len(self._powers[0]) - 1
+        piece = min(max(int(torch.bucketize(t.detach(), self.grid_points)) - 1, 0), last)
+        since, slope = t - self.grid_points[piece], self._powers[-1][piece]
+        for power in self._powers[-2::-1]:
+            slope = power[piece] + slope * since
+        return slope
+
+
+def _hermite(knots: Tensor) -> tuple[_Path, Tensor]:
     """The spline through knots (n, K, C), and where on it they are, (K,)."""
     import torchcde
 
-    path = torchcde.CubicSpline(torchcde.hermite_cubic_coefficients_with_backward_differences(knots))
+    coefficients = torchcde.hermite_cubic_coefficients_with_backward_differences(knots)  # a, b, 2 c, 3 d
+    path = _Path(torchcde.CubicSpline(coefficients), *coefficients.chunk(4, dim=-1)[1:])
     return path, path.grid_points
 
 
-def _rectilinear(knots: Tensor) -> tuple[InterpolationBase, Tensor]:
+def _rectilinear(knots: Tensor) -> tuple[_Path, Tensor]:
     """The polygon in which the first channel goes before the others, and where on it the knots (n, K, C) are, (K,)."""
     import torchcde
 
-    path = torchcde.LinearInterpolation(torchcde.linear_interpolation_coeffs(knots, rectilinear=0))
+    corners = torchcde.linear_interpolation_coeffs(knots, rectilinear=0)
+    path = _Path(torchcde.LinearInterpolation(corners), corners.diff(dim=-2))
     return path, path.grid_points[::2]
 
 

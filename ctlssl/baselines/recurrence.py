@@ -6,12 +6,12 @@ The loop goes over rows, since every step needs the one before; all that does no
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from ctlssl.baselines.walking import walk
 from ctlssl.contract import Model, Prediction, Problem, check_request
 from ctlssl.encoders import Encoded, Encoder
 from ctlssl.heads import head
@@ -19,7 +19,7 @@ from ctlssl.interleaving import take
 from ctlssl.model_state import Hidden, ModelState, Pooled, Seen
 from ctlssl.series import TimeSeries
 
-__all__ = ["EncodedRecurrence", "Recurrence", "walk"]
+__all__ = ["EncodedRecurrence", "Recurrence"]
 
 
 class Recurrence(Model, ABC):
@@ -65,7 +65,7 @@ class Recurrence(Model, ABC):
         start = kept.h.to(inputs.dtype)  # (B, W)
         # Observations and queries apart, so that no query changes the rounding at an observation.
         rows = self._prepare(take(inputs, committed.position))  # (B, K, G)
-        hidden = walk(self._step, rows, committed.counts, start)  # (B, K, W)
+        hidden = walk(self._step, start, committed.counts, rows)  # (B, K, W)
         queries = committed.at_queries(hidden, start)  # (B, Q, W)
         if queries.numel():
             asked = self._prepare(encoded.rows.at_queries(inputs))  # (B, Q, G)
@@ -106,37 +106,3 @@ class EncodedRecurrence(Recurrence, ABC):
         encoded = self.encoder(series, query_times, rate, before)
         gaps = (encoded.gaps * encoded.rate.unsqueeze(-1)).to(encoded.features.dtype)  # (B, R)
         return encoded, torch.cat([encoded.features, gaps.unsqueeze(-1)], dim=-1)  # (B, R, W + 1)
-
-
-def walk(step: Callable[[Tensor, Tensor], Tensor], rows: Tensor, counts: Tensor, start: Tensor) -> Tensor:
-    """The states after every row of each series; a series that ended leaves the batch.
-
-    Args:
-        step: (n, W) and (n, G) -> (n, W).
-        rows: (B, K, G).
-        counts: (B,) rows of each series, at most K.
-        start: (B, W) before the first row.
-
-    Returns:
-        (B, K, W), 0 past the last row of a series.
-
-    >>> sums = walk(torch.add, torch.ones(2, 3, 1), torch.tensor([1, 3]), torch.zeros(2, 1))
-    >>> sums.squeeze(-1)
-    tensor([[1., 0., 0.],
-            [1., 2., 3.]])
-    """
-    batch, longest, _ = rows.shape
-    order = torch.argsort(counts, descending=True, stable=True)  # (B,): series that ended leave from the bottom
-    place = torch.arange(longest, device=counts.device).unsqueeze(1)  # (K, 1)
-    going = counts[order] > place  # (K, B)
-    # One gather, whose parts the loop reads: slices of `rows` would each cost a gradient of the size of all rows.
-    source = (order * longest + place)[going]  # (N,) places in B * K, row after row
-    hidden, found = start[order], [start[:0]]
-    for row in rows.flatten(0, 1)[source].split(going.sum(dim=1).tolist()):
-        if len(row) == 0:
-            break
-        hidden = step(hidden if len(row) == len(hidden) else hidden[: len(row)], row)  # (n, W)
-        found.append(hidden)
-    reached = torch.cat(found)  # (N, W)
-    states = reached.new_zeros(batch * longest, start.shape[1]).index_copy(0, source, reached)  # (B K, W)
-    return states.view(batch, longest, start.shape[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 __all__ = ["walk"]
 
@@ -16,7 +16,7 @@ def walk(step: Callable[..., Tensor], start: Tensor, counts: Tensor, *rows: Tens
     Args:
         step: the states (n, W) of n series and what they read, (n, ...) each, to their next states (n, W).
         start: (B, W) before the first row.
-        counts: (B,) rows of each series.
+        counts: (B,) rows of each series, at most K.
         rows: (B, K, ...) each.
 
     Returns:
@@ -27,12 +27,19 @@ def walk(step: Callable[..., Tensor], start: Tensor, counts: Tensor, *rows: Tens
     tensor([[1., 0.],
             [2., 5.]])
     """
+    batch, longest = rows[0].shape[:2]
     order = torch.argsort(counts, descending=True, stable=True)  # (B,): what has ended is at the bottom
-    state, rows = start[order], [part[order] for part in rows]
-    place = torch.arange(rows[0].shape[1], device=counts.device)
-    active = (counts.unsqueeze(1) > place).sum(dim=0).tolist()  # K numbers
-    states = []
-    for k, alive in enumerate(active):
-        state = step(state[:alive], *(part[:alive, k] for part in rows)) if alive else state[:0]
-        states.append(nn.functional.pad(state, (0, 0, 0, len(order) - alive)))
-    return torch.stack(states, dim=1)[torch.argsort(order)]
+    place = torch.arange(longest, device=counts.device).unsqueeze(1)  # (K, 1)
+    going = counts[order] > place  # (K, B)
+    # One gather, whose parts the loop reads: slices of `rows` would each cost a gradient of the size of all rows.
+    source = (order * longest + place)[going]  # (N,) places in B * K, row after row
+    alive = going.sum(dim=1).tolist()  # K numbers
+    state, found = start[order], [start[:0]]
+    for read in zip(*(part.flatten(0, 1)[source].split(alive) for part in rows), strict=True):
+        if len(read[0]) == 0:
+            break
+        state = step(state if len(read[0]) == len(state) else state[: len(read[0])], *read)  # (n, W)
+        found.append(state)
+    reached = torch.cat(found)  # (N, W)
+    states = reached.new_zeros(batch * longest, start.shape[1]).index_copy(0, source, reached)  # (B K, W)
+    return states.view(batch, longest, start.shape[1])
