@@ -6,17 +6,18 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 import xarray
 
 from ctlssl.clocks import CLOCKS, with_clock
 from ctlssl.comparison import Plan, plan
+from ctlssl.comparison.bars import bars
+from ctlssl.comparison.threads import held_to_threads
+from ctlssl.comparison.work import built
 from ctlssl.contract import Model
 from ctlssl.tasks import Split, Task, prepare
 from ctlssl.training import Progress, Training, evaluate, fit
@@ -78,21 +79,24 @@ def run_ablation(plan: Plan, progress: bool = True) -> xarray.Dataset:
         progress: show bars in the terminal.
     """
     results = _empty(plan)
-    with _threads(plan.threads), _bars(plan, progress) as watch:
+    fits = len(plan.seeds) * len(plan.tasks) * len(plan.models) * len(CLOCKS)
+    with held_to_threads(plan.threads), bars(fits, plan.training.epochs, progress) as shown:
         for seed in plan.seeds:
             for task_name, task in plan.tasks.items():
                 split = prepare(task, seed, plan.data)
                 splits = {clock: with_clock(split, clock, seed) for clock in CLOCKS}
                 for name, factory in plan.models.items():
                     place = {"task": task_name, "model": name, "seed": seed}
-                    for clock, shown in splits.items():
-                        tests = splits if clock == "true" else {clock: shown}
+                    for clock, told in splits.items():
+                        tests = splits if clock == "true" else {clock: told}
                         label = f"{task_name}, seed {seed}: {name}, {clock} clock"
                         try:
-                            scores = _scores(plan, factory, shown, tests, seed, watch(label))
+                            scores = _scores(plan, factory, told, tests, seed, shown.watch(label))
                         except FloatingPointError as error:
                             warnings.warn(f"{label} failed and counts as missing: {error}", stacklevel=2)
                             continue
+                        finally:
+                            shown.finished()
                         _write(results, place | {"clock": clock}, clock, scores)
     return results
 
@@ -106,9 +110,7 @@ def _scores(
     watch: Progress,
 ) -> dict[str, dict[str, float]]:
     """Train one model with one clock; its costs under "costs", and the metrics of each clock it is tested with."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model = factory(shown.problem, width=plan.width)
+    model = built(factory, shown.problem, plan.width, seed)
     started = time.perf_counter()
     history = fit(model, shown.train, shown.valid, replace(plan.training, seed=seed), watch)
     costs = {"epochs": float(len(history.seconds)), "train_seconds": time.perf_counter() - started}
@@ -149,32 +151,3 @@ def _empty(plan: Plan) -> xarray.Dataset:
     results = xarray.Dataset(values, coordinates, attributes)
     results["train_seconds"].attrs["units"] = "s"
     return results
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _bars(plan: Plan, shown: bool) -> Iterator[Callable[[str], Progress]]:
-    """What gives, for the label of a fit that begins, the function that is called after each of its epochs."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bars:
-        total = len(plan.seeds) * len(plan.tasks) * len(plan.models) * len(CLOCKS)
-        fits, epochs = bars.add_task("fits", total=total, completed=-1), bars.add_task("", total=plan.training.epochs)
-
-        def watch(label: str) -> Callable[[int, float, float], None]:
-            bars.advance(fits)
-            bars.update(epochs, description=label, completed=0)
-            return lambda epoch, *_: bars.update(epochs, completed=epoch)
-
-        yield watch

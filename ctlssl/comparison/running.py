@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import xarray
 
 from ctlssl.comparison.bars import Bars, bars
@@ -19,6 +17,7 @@ from ctlssl.comparison.groups import Group
 from ctlssl.comparison.keys import identity, surroundings
 from ctlssl.comparison.plans import Plan, plan
 from ctlssl.comparison.table import PARTS, table_of
+from ctlssl.comparison.threads import held_to_threads
 from ctlssl.comparison.work import measure_growth
 from ctlssl.contract import Problem
 from ctlssl.model_names import Factory
@@ -111,7 +110,7 @@ def run(plan: Plan, progress: bool = True, out: str | os.PathLike | None = None)
     """
     folder = None if out is None else Path(out)
     with (
-        _threads(plan.threads),
+        held_to_threads(plan.threads),
         bars(plan.fits, plan.training.epochs, progress) as shown,
         cells_in(folder) as cells,
     ):
@@ -177,13 +176,3 @@ def _growth(plan: Plan, cells: Cells, problem: Problem, widths: Mapping[str, int
         {"model": list(plan.models), "length": list(plan.lengths)},
     )
     return made.reindex(model=[*plan.models, *plan.references])
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
