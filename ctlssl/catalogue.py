@@ -1,7 +1,8 @@
-"""The data sets that come with the library: bundled files, one folder each and found by looking, and generated ones."""
+"""The data sets: bundled files, one folder each and found by looking, generated ones, and files that users prepare."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from ctlssl.synthetic import GENERATORS
 __all__ = ["DatasetCard", "dataset_names", "describe_dataset", "load_dataset"]
 
 # In an installed package the folders lie inside it, in a source checkout beside it. The second place may be another
-# package's: only a folder with a file of its own name counts.
+# package's: only a folder with a file of its own name counts. What a user prepares may also lie in a folder of his own,
+# named by the environment variable.
+_OWN = "CTLSSL_DATA"
 _PLACES = (Path(__file__).parent / "_datasets", Path(__file__).parent.parent / "datasets")
 
 
@@ -49,7 +52,7 @@ class DatasetCard:
 
 
 def dataset_names() -> tuple[str, ...]:
-    """The names of the data sets that come with the library.
+    """The names of the data sets that can be loaded: those that come with the library, and those that were prepared.
 
     Example:
         >>> "covid19" in dataset_names(), "oscillators" in dataset_names()
@@ -61,13 +64,15 @@ def dataset_names() -> tuple[str, ...]:
 def load_dataset(name: str) -> xr.Dataset:
     """A data set that comes with the library, as a Dataset of the schema, in memory.
 
-    What is not a file is drawn by its generator in `ctlssl.synthetic`, with its defaults: the same in every call.
+    What is not a file is drawn by its generator in `ctlssl.synthetic`, with its defaults: the same in every call. Data
+    that may not be passed on are prepared from the user's own download by ``datasets/NAME/prepare.py``, which writes
+    NAME.nc beside itself; in the folder that the environment variable CTLSSL_DATA names, it is found as well.
 
     Args:
         name: one of `dataset_names()`.
 
     Raises:
-        ValueError: an unknown name; the message lists the known ones.
+        ValueError: an unknown name, or data that were not prepared; the message says what there is, or what to do.
 
     Example:
         >>> ds = load_dataset("covid19")
@@ -79,6 +84,9 @@ def load_dataset(name: str) -> xr.Dataset:
         return open_dataset(files[name])
     if name in GENERATORS:
         return GENERATORS[name]()
+    for place in _PLACES:
+        if name.isidentifier() and (script := place / name / "prepare.py").is_file():
+            raise ValueError(f"data set {name!r} is not prepared; README.md beside {script} says how it is made.")
     raise ValueError(
         f"unknown data set {name!r}; choose from {', '.join(dataset_names())}. "
         "Files of your own are opened by ctlssl.open_dataset."
@@ -123,4 +131,6 @@ def _files() -> dict[str, Path]:
         for path in sorted(place.glob("*/*.nc")):
             if path.stem == path.parent.name:
                 found[path.stem] = path
+    if os.environ.get(_OWN):
+        found |= {path.stem: path for path in Path(os.environ[_OWN]).glob("*.nc") if path.stem not in found}
     return dict(sorted(found.items()))

@@ -27,6 +27,7 @@ class Examples:
         targets: (B, Q, D) values at the query times, of any content where not observed, or None.
         target_observed: (B, Q, D) bool, True = there is a target, or None.
         variables: the names of the D channels, or nothing.
+        part: (B,) of "train", "valid" and "test", the published part of each series, or None.
 
     Raises:
         ValueError: parts of other than B series.
@@ -47,9 +48,10 @@ class Examples:
     targets: Tensor | None = None
     target_observed: Tensor | None = None
     variables: tuple[str, ...] = ()
+    part: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ids", "labels", "query_times", "targets", "target_observed"):
+        for name in ("ids", "labels", "query_times", "targets", "target_observed", "part"):
             part = getattr(self, name)
             if part is not None and len(part) != self.series.batch:
                 raise ValueError(f"{name} has {len(part)} entries for {self.series.batch} series; give one per series.")
@@ -68,14 +70,16 @@ class Examples:
         if self.query_times is not None:
             asked = ~torch.isnan(_take(self.query_times, index)).all(dim=0)  # (Q,)
             queries = slice(0, int(asked.nonzero().max()) + 1 if asked.any() else 0)
+        places = index if isinstance(index, slice) else index.numpy()
         return Examples(
             series=self.series.select(index),
-            ids=np.asarray(self.ids)[index if isinstance(index, slice) else index.numpy()],
+            ids=np.asarray(self.ids)[places],
             labels=_take(self.labels, index),
             query_times=_take(self.query_times, index, queries),
             targets=_take(self.targets, index, queries),
             target_observed=_take(self.target_observed, index, queries),
             variables=self.variables,
+            part=None if self.part is None else np.asarray(self.part)[places],
         )
 
 

@@ -60,6 +60,17 @@ def test_data_of_an_installed_package_come_first(tmp_path, monkeypatch):
     assert [load_dataset(name).attrs["title"] for name in ("covid19", "mine")] == ["installed", "beside"]
 
 
+def test_data_that_users_prepare(tmp_path, monkeypatch):
+    (tmp_path / "beside" / "closed").mkdir(parents=True)
+    (tmp_path / "beside" / "closed" / "prepare.py").write_text("")
+    monkeypatch.setattr(catalogue, "_PLACES", (tmp_path / "beside",))
+    with pytest.raises(ValueError, match=r"'closed' is not prepared; README.md beside .*prepare.py says how"):
+        load_dataset("closed")
+    monkeypatch.setenv("CTLSSL_DATA", str(tmp_path))
+    save_dataset(from_arrays([[0.0]], [[1.0]]).assign_attrs(title="own"), tmp_path / "closed.nc")
+    assert load_dataset("closed").attrs["title"] == "own" and "closed" in dataset_names()
+
+
 def test_every_load_is_ones_own():
     load_dataset("covid19")["age"][:] = 0
     assert int(load_dataset("covid19")["age"].min()) == 18

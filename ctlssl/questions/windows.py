@@ -1,4 +1,4 @@
-"""How the examples of a task are made of a Dataset: what is shown, and what is asked."""
+"""What most questions are made of: rows in a window of time, and what is asked of the series or after it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ctlssl.examples import Examples
 from ctlssl.schema import channels, select_rows, select_series, series_of_row, to_series
 from ctlssl.series import TimeSeries
 
-__all__ = ["class_of_series", "covid19_death", "covid19_forecast", "later_values", "numbers_of_series"]
+__all__ = ["class_of_series", "has_row", "later_values", "numbers_of_series", "part_of", "rows_with_a_value"]
 
 
-def _rows(ds: xr.Dataset, after: float, until: float) -> np.ndarray:
+def rows_with_a_value(ds: xr.Dataset, after: float, until: float) -> np.ndarray:
     """Which rows hold a value and lie in (after, until], (obs,) bool."""
     time = ds["time"].values
     filled = np.zeros(len(time), dtype=bool)
@@ -24,11 +24,13 @@ def _rows(ds: xr.Dataset, after: float, until: float) -> np.ndarray:
     return filled & (time > after) & (time <= until)
 
 
-def _part(ds: xr.Dataset, rows: np.ndarray, chosen: np.ndarray, variables: Sequence[str] | None = None) -> TimeSeries:
+def part_of(ds: xr.Dataset, rows: np.ndarray, chosen: np.ndarray, variables: Sequence[str] | None = None) -> TimeSeries:
+    """Some rows (obs,) of some series (series,) as a batch in raw units, float64."""
     return to_series(select_series(select_rows(ds, rows), chosen), variables, dtype=torch.float64)
 
 
-def _has_row(ds: xr.Dataset, rows: np.ndarray) -> np.ndarray:
+def has_row(ds: xr.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Which series have one of these rows, (series,) bool."""
     return np.bincount(series_of_row(ds)[rows], minlength=ds.sizes["series"]) > 0  # (series,)
 
 
@@ -39,10 +41,10 @@ def class_of_series(ds: xr.Dataset, label: str) -> Examples:
         ds: the data.
         label: a variable over series, integers from 0.
     """
-    rows = _rows(ds, -np.inf, np.inf)
-    chosen = _has_row(ds, rows)
+    rows = rows_with_a_value(ds, -np.inf, np.inf)
+    chosen = has_row(ds, rows)
     return Examples(
-        series=_part(ds, rows, chosen),
+        series=part_of(ds, rows, chosen),
         ids=ds["series"].values[chosen],
         labels=torch.from_numpy(ds[label].values[chosen].astype(np.int64)),
         variables=channels(ds),
@@ -60,11 +62,11 @@ def numbers_of_series(
         hidden: channels that a model does not see.
         logarithm: ask for the logarithms of the numbers.
     """
-    rows, variables = _rows(ds, -np.inf, np.inf), tuple(name for name in channels(ds) if name not in hidden)
-    chosen = _has_row(ds, rows)
+    rows, variables = rows_with_a_value(ds, -np.inf, np.inf), tuple(name for name in channels(ds) if name not in hidden)
+    chosen = has_row(ds, rows)
     targets = np.stack([ds[name].values[chosen].astype(np.float64) for name in labels], axis=1)  # (B, T)
     return Examples(
-        series=_part(ds, rows, chosen, variables),
+        series=part_of(ds, rows, chosen, variables),
         ids=ds["series"].values[chosen],
         labels=torch.from_numpy(np.log(targets) if logarithm else targets).float(),
         variables=variables,
@@ -79,44 +81,15 @@ def later_values(ds: xr.Dataset, landmark: float, asked: Sequence[str] | None = 
         landmark: a time.
         asked: the channels that are asked for; None all.
     """
-    seen, later = _rows(ds, -np.inf, landmark), _rows(ds, landmark, np.inf)
-    chosen = _has_row(ds, seen) & _has_row(ds, later)
-    future = _part(ds, later, chosen)
+    seen, later = rows_with_a_value(ds, -np.inf, landmark), rows_with_a_value(ds, landmark, np.inf)
+    chosen = has_row(ds, seen) & has_row(ds, later)
+    future = part_of(ds, later, chosen)
     wanted = torch.tensor([asked is None or name in asked for name in channels(ds)])  # (D,)
     return Examples(
-        series=_part(ds, seen, chosen),
+        series=part_of(ds, seen, chosen),
         ids=ds["series"].values[chosen],
         query_times=torch.where(future.in_length, future.times, torch.nan),
         targets=future.values,
         target_observed=future.observed & wanted,
-        variables=channels(ds),
-    )
-
-
-def covid19_death(ds: xr.Dataset) -> Examples:
-    """Death in hospital of those who are still there after 24 hours."""
-    seen = _rows(ds, -np.inf, 24.0)
-    chosen = (ds["discharge"].values > 24.0) & _has_row(ds, seen)
-    return Examples(
-        series=_part(ds, seen, chosen),
-        ids=ds["series"].values[chosen],
-        labels=torch.from_numpy(ds["outcome"].values[chosen].astype(np.int64)),
-        variables=channels(ds),
-    )
-
-
-def covid19_forecast(ds: xr.Dataset) -> Examples:
-    """Values of the fourth and fifth day in hospital, from the first three."""
-    # Some results carry a stamp after the discharge; nobody could have been asked for those.
-    in_hospital = ds["time"].values <= ds["discharge"].values[series_of_row(ds)]  # (obs,)
-    seen, asked = _rows(ds, -np.inf, 72.0), _rows(ds, 72.0, 120.0) & in_hospital
-    chosen = (ds["discharge"].values > 72.0) & _has_row(ds, seen) & _has_row(ds, asked)
-    future = _part(ds, asked, chosen)
-    return Examples(
-        series=_part(ds, seen, chosen),
-        ids=ds["series"].values[chosen],
-        query_times=torch.where(future.in_length, future.times, torch.nan),
-        targets=future.values,
-        target_observed=future.observed,
         variables=channels(ds),
     )

@@ -1,0 +1,53 @@
+"""A question that a data set can answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import xarray as xr
+
+from ctlssl.examples import Examples
+from ctlssl.normalization import Normalizer
+from ctlssl.series import TimeSeries
+
+__all__ = ["Task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question that a data set can answer, and the protocol by which it is asked.
+
+    Args:
+        name: what `prepare` calls it, "dataset/question".
+        dataset: the data set that it is asked of.
+        kind: "classification", "regression" or "forecasting".
+        description: one line.
+        window: how much time a model may see, in the data set's unit.
+        build: the examples of a Dataset, in raw units.
+        shares: of training, validation and test part. Where the examples name their published parts, these decide which
+            series are tested, and the first two shares how the others are divided.
+        folds: cross-validation: the number of parts each of which is the test part once. Seeds 0 to folds - 1 are the
+            folds of one dealing, the next seeds those of another; the first two shares divide the rest.
+        scale: learns from the training part the map from raw units to those of models and scores.
+
+    Raises:
+        ValueError: shares that do not sum to 1, or fewer than two folds.
+    """
+
+    name: str
+    dataset: str
+    kind: str
+    description: str
+    window: float
+    build: Callable[[xr.Dataset], Examples]
+    shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    folds: int | None = None
+    scale: Callable[[TimeSeries], Normalizer] = Normalizer.fit
+
+    def __post_init__(self) -> None:
+        if len(self.shares) != 3 or min(self.shares) <= 0 or not math.isclose(sum(self.shares), 1.0):
+            raise ValueError(f"shares are {self.shares!r}; give three positive numbers that sum to 1.")
+        if self.folds is not None and (not isinstance(self.folds, int) or self.folds < 2):
+            raise ValueError(f"folds is {self.folds!r}; give None, or a whole number from 2 on.")
