@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ctlssl.catalogue import dataset_names, load_dataset
     from ctlssl.clock_ablation import clock_ablation
     from ctlssl.comparison import compare
+    from ctlssl.estimators import LSSLClassifier, LSSLForecaster, LSSLImputer, LSSLRegressor, Records
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
@@ -78,6 +79,11 @@ _ON_FIRST_USE = {
     "train_run": "ctlssl.runs",
     "compare": "ctlssl.comparison",
     "clock_ablation": "ctlssl.clock_ablation",
+    "LSSLClassifier": "ctlssl.estimators",
+    "LSSLForecaster": "ctlssl.estimators",
+    "LSSLImputer": "ctlssl.estimators",
+    "LSSLRegressor": "ctlssl.estimators",
+    "Records": "ctlssl.estimators",
     "testing": "ctlssl.testing",
     "synthetic": "ctlssl.synthetic",
 }
@@ -171,6 +177,12 @@ __all__ = [
     "transfer",
     "compare",
     "clock_ablation",
+    # estimators in the manner of scikit-learn
+    "LSSLClassifier",
+    "LSSLRegressor",
+    "LSSLForecaster",
+    "LSSLImputer",
+    "Records",
     # contracts, for layers and models of your own
     "testing",
 ]

@@ -20,7 +20,7 @@ from ctlssl.questions import TASKS, Task
 from ctlssl.series import TimeSeries
 from ctlssl.splitting import deal
 
-__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "prepare"]
+__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "in_scores", "median_gap", "prepare"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
     raw = task.build(load_dataset(task.dataset) if ds is None else ds)
     parts = [raw.select(index) for index in deal(raw, seed, task.shares, task.folds)]
     normalizer = task.scale(parts[0].series)
-    gap = _median_gap(parts[0].series)
+    gap = median_gap(parts[0].series)
     problem = Problem(
         kind=task.kind,
         channels=raw.series.channels,
@@ -83,11 +83,11 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
         first_gap=gap,
         horizon=task.window,
     )
-    train, valid, test = (_normalised(part, normalizer) for part in parts)
+    train, valid, test = (in_scores(part, normalizer) for part in parts)
     return Split(train, valid, test, problem, normalizer)
 
 
-def _median_gap(series: TimeSeries) -> float:
+def median_gap(series: TimeSeries) -> float:
     """The median time between observations of one series; ties in time do not count; 1 where there is none."""
     gaps = series.gaps(first=0.0)  # (B, L)
     gaps = gaps[gaps > 0]
@@ -102,7 +102,8 @@ def _outputs(task: Task, examples: Examples) -> int:
     return examples.labels.shape[1]
 
 
-def _normalised(examples: Examples, normalizer: Normalizer) -> Examples:
+def in_scores(examples: Examples, normalizer: Normalizer) -> Examples:
+    """The examples in the units of a normalizer, float32; a target must be of a channel that varied in training."""
     series = normalizer.apply(examples.series, torch.float32)
     if examples.targets is None:
         return replace(examples, series=series)

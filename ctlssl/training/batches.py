@@ -51,7 +51,7 @@ def run_model(model: Model, batch: Examples, chunk: int | None = None) -> Predic
 
 def on_device(examples: Examples, device: torch.device) -> Examples:
     """The same examples there."""
-    names = ("labels", "query_times", "targets", "target_observed")
+    names = ("labels", "query_times", "targets", "target_observed", "weights")
     parts = {name: getattr(examples, name) for name in names}
     moved = {name: part if part is None else part.to(device) for name, part in parts.items()}
     return replace(examples, series=examples.series.to(device), **moved)
