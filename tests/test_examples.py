@@ -18,6 +18,7 @@ from examples import (
     state_tracking,
     system_recovery,
     time_scales,
+    uncertainty,
 )
 
 
@@ -169,3 +170,8 @@ def test_lorenz_is_reconstructed():
     (found,) = lorenz.main((1,))
     assert found["divergence"] < 4 and found["spectral distance"] < 0.4
     assert found["regions"] >= 3 and 0.2 < found["right lobe"] < 0.8 and found["distance of the lobes"] < 0.5
+
+
+def test_uncertainty():
+    found = uncertainty.main(series=150, epochs=8)
+    assert found["coverage"] < 0.06 and found["growth"] > 2

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from ctlssl.contract import Prediction, Problem
+from ctlssl.estimators.keeping import read_estimator, write_estimator
 from ctlssl.estimators.records import as_dataset
 from ctlssl.examples import Examples
 from ctlssl.model_names import models_by_name
@@ -79,6 +81,32 @@ class SeriesEstimator(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True  # a missing value is an observation that was not made
         return tags
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted estimator: tensors and JSON under a digest, no pickle.
+
+        Args:
+            path: the file.
+
+        Raises:
+            ValueError: a setting that is no plain value, such as a random state that is a generator.
+            OSError: the file cannot be written; what was there stays.
+        """
+        check_is_fitted(self)
+        write_estimator(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """The estimator that `save` wrote; nothing of the file is run.
+
+        Args:
+            path: the file.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: another kind of file, or one that was changed since.
+        """
+        return read_estimator(cls, path)
 
     @abstractmethod
     def _outputs(self) -> int:

@@ -117,9 +117,10 @@ class LSSLForecaster(SeriesEstimator):
         order = draw.permutation(ds.sizes["series"])
         count = round(self.calibration * len(order))
         self.ahead_ = _half_span(ds) if self.ahead is None else float(self.ahead)
+        # every row of a record is a cut where intervals are calibrated: it costs no training
         examples, apart = (
-            cut_records(select_series(ds, np.sort(part)), self.channels_, self.known, self.ahead_, self.cuts, draw)
-            for part in (order[count:], order[:count])
+            cut_records(select_series(ds, np.sort(part)), self.channels_, self.known, self.ahead_, cuts, draw)
+            for part, cuts in ((order[count:], self.cuts), (order[:count], None))
         )
         if not len(examples):
             raise ValueError(f"no record has a value within ahead = {self.ahead_:g} of an earlier one; give others.")

@@ -75,9 +75,10 @@ class GapConformal:
         for k, part in enumerate(self.deviations):
             rank = math.ceil((len(part) + 1) * coverage - 1e-9)
             if rank > len(part):
+                needed = math.ceil(coverage / (1 - coverage) - 1e-6)
                 raise ValueError(
-                    f"coverage {coverage} needs {math.ceil(coverage / (1 - coverage))} calibrated forecasts in every "
-                    f"bin of gaps, found {len(part)}; give more records, fewer bins or a smaller coverage."
+                    f"coverage {coverage} needs {needed} calibrated forecasts in every bin of "
+                    f"gaps, found {len(part)}; give more records, fewer bins or a smaller coverage."
                 )
             widths[k] = part[rank - 1]
         return widths[self.bin_of(gaps)]
