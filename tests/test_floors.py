@@ -27,7 +27,9 @@ FLOORS = {
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks", "splitting"], 5),
     **dict.fromkeys(["examples", "questions", "synthetic", "clocks"], 5),
     **dict.fromkeys(["training", "pretraining", "model_names", "parameter_budget"], 6),
-    **dict.fromkeys(["comparison", "costs", "estimators", "runs", "testing", "clock_ablation", "solver_sweep"], 7),
+    **dict.fromkeys(
+        ["comparison", "costs", "estimators", "runs", "testing", "clock_ablation", "solver_sweep", "recipes"], 7
+    ),
     **dict.fromkeys(["report", "report_notes", "plots", "saving", "clock_report", "views_report"], 8),
     **dict.fromkeys(["cli", "commands"], 9),
     **dict.fromkeys(["__init__", "__main__"], 10),
