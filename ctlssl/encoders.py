@@ -70,7 +70,8 @@ class Encoder(nn.Module):
         super().__init__()
         if not 0.0 <= channel_dropout < 1.0:
             raise ValueError(f"channel_dropout is {channel_dropout!r}; it is a share from 0 to below 1")
-        self.problem, self.carried, self.channel_dropout = problem, carried, channel_dropout
+        self.problem, self.carried = problem, carried
+        self.channel_dropout = nn.Dropout(channel_dropout)
         self.unseen = nn.Parameter(torch.zeros(problem.channels))  # (D,) never a reading: learned apart from them
         self.linear = nn.Linear(3 * problem.channels + 3, width)
 
@@ -115,10 +116,9 @@ class Encoder(nn.Module):
 
     def _thinned(self, series: TimeSeries) -> TimeSeries:
         """In training, without some channels of each series: no answer may then hang on one of them."""
-        if not (self.training and self.channel_dropout):
+        if not (self.training and self.channel_dropout.p):
             return series
-        shape = (series.batch, 1, series.channels)
-        kept = torch.rand(shape, device=series.values.device) >= self.channel_dropout  # (B, 1, D)
+        kept = self.channel_dropout(series.values.new_ones(series.batch, 1, series.channels)) > 0  # (B, 1, D)
         return replace(series, observed=series.observed & kept)
 
     def _clock(self, time: Tensor, dtype: torch.dtype) -> Tensor:
