@@ -18,8 +18,8 @@ PROBLEM = Problem("classification", 3, 2, 2, time_scale=0.5, first_gap=0.75, hor
 
 
 def by_hand(values, least, most):
-    """Positions on twelve pieces, one number after the other."""
-    knots = np.linspace(least, most, 13)
+    """Positions on six pieces, one number after the other."""
+    knots = np.linspace(least, most, 7)
     return [
         float(np.clip((v - a) / (b - a), 0, 1) - 0.5)
         for v in values
@@ -43,11 +43,11 @@ def features_by_hand(series, b):
     for statistic in (np.mean, np.min, np.max):
         for span in SPANS:
             for part in cells[span]:
-                scores += by_hand([statistic(part)], -3, 3) if len(part) else [0.0] * 12
+                scores += by_hand([statistic(part)], -3, 3) if len(part) else [0.0] * 6
     for part in whole:
-        scores += by_hand([part[-1]], -3, 3) if len(part) else [0.0] * 12
+        scores += by_hand([part[-1]], -3, 3) if len(part) else [0.0] * 6
     for part in whole:
-        scores += by_hand([part.std()], 0, 2) if len(part) else [0.0] * 12
+        scores += by_hand([part.std()], 0, 2) if len(part) else [0.0] * 6
     for span in SPANS:
         for part in cells[span]:
             scores += by_hand([np.log1p(len(part))], 0, 5)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ctlssl.contract import Problem
 from ctlssl.layers import FAMILY
-from ctlssl.models.stack import Stack, step_range_of
+from ctlssl.models.stack import POOLING, Stack, step_range_of
 
 __all__ = ["LayerModel"]
 
@@ -32,6 +32,7 @@ class LayerModel(Stack):
             in normal scores, and not for forecasts.
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, not until the next.
+        pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
 
     Raises:
         ValueError: a layer that does not exist.
@@ -59,10 +60,11 @@ class LayerModel(Stack):
         summaries: bool = False,
         channel_dropout: float = 0.0,
         carried: bool = True,
+        pooling: Sequence[str] = POOLING,
     ) -> None:
         if layer not in FAMILY:
             raise ValueError(f"no layer {layer!r}; there are {', '.join(FAMILY)}")
         steps = step_range_of(problem) if step_range is None else tuple(step_range)
         make = partial(FAMILY[layer], width, step_range=steps, **(options or {}))
-        reading = summaries, channel_dropout, carried
+        reading = summaries, channel_dropout, carried, pooling
         super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctlssl.contract import Problem
 from ctlssl.layers import LSSL
-from ctlssl.models.stack import Stack, step_range_of
+from ctlssl.models.stack import POOLING, Stack, step_range_of
 from ctlssl.step_size import StepSize
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class LSSLModel(Stack):
             in normal scores, and not for forecasts.
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, not until the next.
+        pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
         blocks: in which a diagonal A starts, as in `LSSL`.
 
     References:
@@ -79,6 +80,7 @@ class LSSLModel(Stack):
         summaries: bool = False,
         channel_dropout: float = 0.0,
         carried: bool = True,
+        pooling: Sequence[str] = POOLING,
     ) -> None:
         make = partial(
             LSSL,
@@ -93,7 +95,7 @@ class LSSLModel(Stack):
             step_size=step_size,
             blocks=blocks,
         )
-        reading = summaries, channel_dropout, carried
+        reading = summaries, channel_dropout, carried, pooling
         super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)
 
     def timescales(self) -> xarray.Dataset:

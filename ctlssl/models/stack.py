@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,7 +19,9 @@ from ctlssl.series import TimeSeries
 from ctlssl.step_size import SLOWEST_POLE
 from ctlssl.views import State
 
-__all__ = ["Stack", "step_range_of"]
+__all__ = ["POOLING", "Stack", "step_range_of"]
+
+POOLING = ("mean", "max", "last")
 
 
 class Stack(Model, ABC):
@@ -39,6 +41,7 @@ class Stack(Model, ABC):
         summaries: the head also reads `ChannelSummaries`, as further static covariates; not where queries are asked.
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, see `Encoder`.
+        pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
     """
 
     def __init__(
@@ -52,8 +55,12 @@ class Stack(Model, ABC):
         summaries: bool = False,
         channel_dropout: float = 0.0,
         carried: bool = True,
+        pooling: Sequence[str] = POOLING,
     ) -> None:
         super().__init__(problem)
+        if unknown := set(pooling) - set(POOLING):
+            raise ValueError(f"pooling {sorted(unknown)} is unknown; there are {', '.join(POOLING)}")
+        self.pooling = tuple(pooling)
         if summaries and problem.kind == "forecasting":
             raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
         self.bidirectional = bidirectional
@@ -85,10 +92,18 @@ class Stack(Model, ABC):
         if self.summaries is not None:
             summed = self.summaries.gather(encoded, None if state is None else state.summed)
             encoded = _with_static(encoded, self.summaries(summed, encoded.seen))
-        prediction = self.head.answer(encoded, pooled, rows.at_queries(hidden))
+        prediction = self.head.answer(encoded, self._chosen(pooled), rows.at_queries(hidden))
         if self.bidirectional:
             return prediction
         return replace(prediction, state=ModelState(encoded.seen, tuple(layers), pooled, summed))
+
+    def _chosen(self, pooled: Pooled | None) -> Pooled | None:
+        """What is pooled, with zeros for what is not read."""
+        if pooled is None or set(self.pooling) == set(POOLING):
+            return pooled
+        parts = {"mean": pooled.total, "max": pooled.most, "last": pooled.last}
+        kept = [part if name in self.pooling else torch.zeros_like(part) for name, part in parts.items()]
+        return Pooled(pooled.count, *kept)
 
     def initial_state(self, batch: int) -> ModelState:
         """See `Model.initial_state`."""
