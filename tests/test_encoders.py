@@ -99,3 +99,19 @@ def test_dropped_channels_are_never_observed_and_only_in_training():
     assert torch.equal(encoder.eval()(series, None, 1.0).seen.known, whole.any(dim=1))
     with pytest.raises(ValueError, match="channel_dropout is 1.0"):
         Encoder(Problem("classification", 3, 2), width=4, channel_dropout=1.0)
+
+
+def test_a_value_in_pieces_can_mean_the_same_at_both_ends():
+    problem = Problem("classification", 1, 2)
+    encoder = Encoder(problem, width=1, pieces=4).eval()
+    values = torch.tensor([[[-2.0], [0.0], [2.0]]])
+    series = TimeSeries(values, torch.arange(3.0).view(1, 3), ~values.isnan(), torch.tensor([3]))
+    with torch.no_grad():
+        encoder.linear.weight.zero_()
+        encoder.linear.bias.zero_()
+        encoder.linear.weight[0, :4] = torch.tensor([-1.5, -1.5, 1.5, 1.5])  # |v|, less than 3
+    found = encoder(series, None, 1.0).features.flatten()
+    torch.testing.assert_close(found - found[1], torch.tensor([2.0, 0.0, 2.0]))
+    assert encoder.linear.in_features == 4 + 2 + 3
+    with pytest.raises(ValueError, match="pieces is -1"):
+        Encoder(problem, width=1, pieces=-1)

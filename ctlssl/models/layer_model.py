@@ -33,6 +33,7 @@ class LayerModel(Stack):
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, not until the next.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
+        pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
 
     Raises:
         ValueError: a layer that does not exist.
@@ -61,10 +62,11 @@ class LayerModel(Stack):
         channel_dropout: float = 0.0,
         carried: bool = True,
         pooling: Sequence[str] = POOLING,
+        pieces: int = 0,
     ) -> None:
         if layer not in FAMILY:
             raise ValueError(f"no layer {layer!r}; there are {', '.join(FAMILY)}")
         steps = step_range_of(problem) if step_range is None else tuple(step_range)
         make = partial(FAMILY[layer], width, step_range=steps, **(options or {}))
-        reading = summaries, channel_dropout, carried, pooling
+        reading = summaries, channel_dropout, carried, pooling, pieces
         super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)

@@ -45,6 +45,7 @@ class LSSLModel(Stack):
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, not until the next.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
+        pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
         blocks: in which a diagonal A starts, as in `LSSL`.
 
     References:
@@ -81,6 +82,7 @@ class LSSLModel(Stack):
         channel_dropout: float = 0.0,
         carried: bool = True,
         pooling: Sequence[str] = POOLING,
+        pieces: int = 0,
     ) -> None:
         make = partial(
             LSSL,
@@ -95,7 +97,7 @@ class LSSLModel(Stack):
             step_size=step_size,
             blocks=blocks,
         )
-        reading = summaries, channel_dropout, carried, pooling
+        reading = summaries, channel_dropout, carried, pooling, pieces
         super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)
 
     def timescales(self) -> xarray.Dataset:

@@ -42,6 +42,7 @@ class Stack(Model, ABC):
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, see `Encoder`.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
+        pieces: into which the encoder cuts the values, see `Encoder`.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Stack(Model, ABC):
         channel_dropout: float = 0.0,
         carried: bool = True,
         pooling: Sequence[str] = POOLING,
+        pieces: int = 0,
     ) -> None:
         super().__init__(problem)
         if unknown := set(pooling) - set(POOLING):
@@ -64,7 +66,7 @@ class Stack(Model, ABC):
         if summaries and problem.kind == "forecasting":
             raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
         self.bidirectional = bidirectional
-        self.encoder = Encoder(problem, width, carried, channel_dropout)
+        self.encoder = Encoder(problem, width, carried, channel_dropout, pieces)
         self.summaries = ChannelSummaries(problem) if summaries else None
         self.blocks = nn.ModuleList(_Block(make, width, bidirectional, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
