@@ -24,6 +24,7 @@ _SCORES = (-3.0, 3.0)  # normal scores
 _COUNTS = (0.0, 5.0)  # of log(1 + n)
 _SPREADS = (0.0, 2.0)
 _PIECES = 6
+_LEAST_VARIANCE = 1e-8
 _WEIGHT = 0.3  # of a feature beside a pooled one: there are thousands of them, each worth little
 
 
@@ -88,7 +89,9 @@ class ChannelSummaries(nn.Module):
         dtype = summed.most.dtype
         known, n = summed.count > 0, summed.count.clamp(min=1)  # (B, S, D)
         mean = summed.total / n  # (B, S, D)
-        spread = (summed.square / n[:, 0] - mean[:, 0].square()).clamp(min=0).sqrt()  # (B, D)
+        variance = summed.square / n[:, 0] - mean[:, 0].square()  # (B, D)
+        varies = variance > _LEAST_VARIANCE  # below it there is rounding alone, and the root has no slope
+        spread = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)  # (B, D)
         ever = known[:, 0]  # (B, D)
         scored = [(mean, known), (summed.least, known), (summed.most, known), (seen.values, ever)]
         parts = [_encoded(value.to(dtype), *_SCORES, there) for value, there in scored]
