@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from ctlssl.runs.folder import RunFolder
 from ctlssl.runs.settings import RunSettings
 from ctlssl.schema import channels, to_series
 from ctlssl.series import TimeSeries
-from ctlssl.tasks import Examples
+from ctlssl.tasks import TASKS, Examples
 from ctlssl.training import predict
 
 __all__ = ["TrainedRun", "open_run"]
@@ -82,7 +82,9 @@ class TrainedRun:
         if unknown := [name for name in channels(ds) if name not in self.variables]:
             shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
             raise ValueError(f"the model does not know {shown}; leave them out, or rename them to what it knows")
-        return to_series(ds, self.variables, self.static, torch.float64, missing)
+        series = to_series(ds, self.variables, self.static, torch.float64, missing)
+        made = TASKS[self.settings.task].covariates
+        return series if made is None else replace(series, static=made(ds).double())
 
     def _queries(self, series: TimeSeries, at: Sequence[float] | None) -> Tensor | None:
         forecasts = self.model.problem.kind == "forecasting"
