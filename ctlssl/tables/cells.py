@@ -12,6 +12,7 @@ import xarray as xr
 from ctlssl.schema import make_dataset
 from ctlssl.tables.columns import plain_array
 from ctlssl.tables.stamps import Clock, read_clock
+from ctlssl.tables.text import check_invalid
 
 __all__ = ["DUPLICATES", "Cells", "Reading", "assemble"]
 
@@ -39,6 +40,11 @@ class Cells:
         fields = ("row", "variable", "value")
         return cls(*(np.concatenate([getattr(part, name) for part in (empty, *parts)]) for name in fields))
 
+    def finite(self) -> Cells:
+        """The cells that hold a finite value."""
+        kept = np.isfinite(self.value)
+        return self if kept.all() else Cells(self.row[kept], self.variable[kept], self.value[kept])
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -48,8 +54,10 @@ class Reading:
     duplicates: str
     origin: object
     units: Mapping[str, str] | None
+    invalid: str = "error"
 
     def __post_init__(self) -> None:
+        check_invalid(self.invalid)
         if self.duplicates not in DUPLICATES:
             raise ValueError(f"unknown duplicates={self.duplicates!r}; choose from {', '.join(DUPLICATES)}.")
 
@@ -78,7 +86,9 @@ def assemble(
     """
     clock = read_clock(time, codes, ids, reading.unit, reading.origin)
     row_of, kept = _merge_rows(codes, clock.ticks, rows)
-    _refuse_infinite(cells, codes, ids, names, time)
+    if reading.invalid == "error":
+        _refuse_infinite(cells, codes, ids, names, time)
+    cells = cells.finite()
     values = np.full((len(names), len(kept)), np.nan)  # (D, obs)
     place = cells.variable * len(kept) + row_of[cells.row]
     order = np.argsort(place, kind="stable")
