@@ -20,7 +20,7 @@ from ctlssl.questions import TASKS, Task
 from ctlssl.series import TimeSeries
 from ctlssl.splitting import deal
 
-__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "prepare"]
+__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "normalised", "prepare"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +81,9 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
         static=0 if raw.series.static is None else raw.series.static.shape[1],
         time_scale=gap,
         first_gap=gap,
-        horizon=task.window,
+        horizon=_longest_span(parts[0].series) if task.window is None else task.window,
     )
-    train, valid, test = (_normalised(part, normalizer) for part in parts)
+    train, valid, test = (normalised(part, normalizer) for part in parts)
     return Split(train, valid, test, problem, normalizer)
 
 
@@ -94,6 +94,12 @@ def _median_gap(series: TimeSeries) -> float:
     return float(np.median(gaps.numpy())) if len(gaps) else 1.0
 
 
+def _longest_span(series: TimeSeries) -> float:
+    """The longest time from the first to the last row of a series; 1 where none takes any time."""
+    spans = series.gaps(first=0.0).sum(1)  # (B,)
+    return float(spans.max()) if len(spans) and spans.max() > 0 else 1.0
+
+
 def _outputs(task: Task, examples: Examples) -> int:
     if task.kind == "forecasting":
         return examples.series.channels
@@ -102,7 +108,16 @@ def _outputs(task: Task, examples: Examples) -> int:
     return examples.labels.shape[1]
 
 
-def _normalised(examples: Examples, normalizer: Normalizer) -> Examples:
+def normalised(examples: Examples, normalizer: Normalizer) -> Examples:
+    """Examples of raw units in normal scores.
+
+    Args:
+        examples: with the channels of the training part.
+        normalizer: learned from the training part.
+
+    Raises:
+        ValueError: other channels or static covariates.
+    """
     series = normalizer.apply(examples.series, torch.float32)
     if examples.targets is None:
         return replace(examples, series=series)

@@ -29,7 +29,7 @@ def test_compare_prints_and_saves(tmp_path):
     assert "covid19/forecast" in done.output and "gru *" in done.output and "last_value" in done.output
     assert "gru has the best rmse of the neural models" in done.output
     assert str(out / "results.nc") in done.output
-    assert sorted(os.listdir(out)) == ["cells", "learning.png", "quality.png", "results.nc", "table.md"]
+    assert sorted(os.listdir(out)) == ["cells", "learning.png", "quality.png", "report.html", "results.nc", "table.md"]
     results = xarray.load_dataset(out / "results.nc")
     rmse = results["rmse"].sel(task="covid19/forecast", model="gru", seed=0).item()
     assert 0.3 < rmse < 1.5 and f"{rmse:.3f}" in done.output

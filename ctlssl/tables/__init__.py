@@ -2,10 +2,11 @@
 
 from ctlssl.tables.conversion import from_aeon, from_pypots, from_pyrregular, to_torchcde
 from ctlssl.tables.readers import from_arrays, from_long, from_wide, to_long, to_series
-from ctlssl.tables.reading import read_table
+from ctlssl.tables.reading import SUFFIXES, read_table
 from ctlssl.tables.screening import screen
 
 __all__ = [
+    "SUFFIXES",
     "from_aeon",
     "from_arrays",
     "from_long",

@@ -16,7 +16,7 @@ import xarray as xr
 from ctlssl.tables.readers import from_long, from_wide
 from ctlssl.tables.text import stamps_of_text, values_of_text
 
-__all__ = ["SUFFIXES", "Columns", "read_frame", "read_table"]
+__all__ = ["SUFFIXES", "Columns", "from_frame", "read_frame", "read_table"]
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".nc")
 """Endings of the names of the files that `read_table` reads."""
@@ -135,10 +135,23 @@ def read_table(
 
 
 def from_frame(
-    df: pd.DataFrame, columns: Columns, path: object, static: object, labels: object, **settings: Any
+    df: pd.DataFrame, columns: Columns, path: object, static: object = None, labels: object = None, **settings: Any
 ) -> xr.Dataset:
-    """The Dataset of a table that may hold times and values as text; settings as of `ctlssl.from_long`."""
-    invalid = settings["invalid"]
+    """The Dataset of a table that may hold times and values as text.
+
+    Args:
+        df: the table.
+        columns: all of them named.
+        path: its file, for the messages.
+        static: as of `ctlssl.from_long`.
+        labels: likewise.
+        settings: the other arguments of `ctlssl.from_long`.
+
+    Raises:
+        TypeError: as `ctlssl.from_long`.
+        ValueError: as `ctlssl.from_long`, and as `read_table` of text.
+    """
+    invalid = settings.get("invalid", "error")
     try:
         for name in (columns.id, columns.time):
             if name not in df.columns:
