@@ -13,12 +13,14 @@ from examples import (
     one_form,
     oscillators,
     outliers,
+    own_table,
     pretraining,
     recurrent_models,
     state_tracking,
     system_recovery,
     time_scales,
 )
+from tests.pages import check_page
 
 
 def test_hippo_memory(tmp_path):
@@ -169,3 +171,15 @@ def test_lorenz_is_reconstructed():
     (found,) = lorenz.main((1,))
     assert found["divergence"] < 4 and found["spectral distance"] < 0.4
     assert found["regions"] >= 3 and 0.2 < found["right lobe"] < 0.8 and found["distance of the lobes"] < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_own_table(tmp_path):
+    """From a CSV of 300 patients to a report and predictions in three commands: right, and under five minutes."""
+    found = own_table.main(str(tmp_path))
+    print(f"three commands took {found['seconds']:.0f} s")
+    assert found["seconds"] < 300 and found["auroc"] > 0.85
+    assert found["difference"] < 1e-12 and found["predictions"] > 50
+    check_page(tmp_path / "run" / "report.html", pictures=6)
+    check_page(tmp_path / "look.html", pictures=1)

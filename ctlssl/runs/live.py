@@ -86,7 +86,7 @@ class LiveRun:
         if not isinstance(key, str | int) or isinstance(key, bool):
             raise ValueError(f"series is {key!r}; give its name or number")
         if "end" in said:
-            if said != {"series": key, "end": True}:
+            if said["end"] is not True or len(said) > 2:
                 raise ValueError('"end" is true, and stands beside "series" alone')
             return {"series": key, "ended": self.streams.pop(key, None) is not None}
         time = _number(said.get("time"), "time")

@@ -41,6 +41,8 @@ def stamps_of_text(column: pd.Series, ids: pd.Series) -> pd.Series:
         >>> stamps_of_text(pd.Series(["2020-01-01 08:00", "2020-01-02"]), pd.Series(["a", "a"])).dt.day.tolist()
         [1, 2]
     """
+    if not len(column):
+        return column.astype(np.float64)
     if not is_text(column):
         return column
     text = column.astype("string")
@@ -82,6 +84,8 @@ def values_of_text(
         ValueError: text, under "error", with its series, variable and time.
     """
     check_invalid(invalid)
+    if not len(column):
+        return column.astype(np.float64)
     if not is_text(column):
         return column
     values = pd.to_numeric(column.astype("string").str.strip(), errors="coerce").astype("Float64")
