@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ctlssl.runs import RunSettings, open_run, train_run
     from ctlssl.streaming import Stream
     from ctlssl.tables import (
+        convert_table,
         from_aeon,
         from_arrays,
         from_long,
@@ -68,6 +69,7 @@ _ON_FIRST_USE = {
     "remember_window": "ctlssl.hippo_memory",
     "open_dataset": "ctlssl.files",
     "save_dataset": "ctlssl.files",
+    "convert_table": "ctlssl.tables",
     "from_aeon": "ctlssl.tables",
     "from_arrays": "ctlssl.tables",
     "from_long": "ctlssl.tables",
@@ -161,6 +163,7 @@ __all__ = [
     "Events",
     "infusions",
     "gaps",
+    "convert_table",
     "from_aeon",
     "from_arrays",
     "from_long",

@@ -14,7 +14,7 @@ from ctlssl.tables.columns import plain_array
 from ctlssl.tables.stamps import Clock, read_clock
 from ctlssl.tables.text import check_invalid
 
-__all__ = ["DUPLICATES", "Cells", "Reading", "assemble"]
+__all__ = ["DUPLICATES", "Cells", "Reading", "assemble", "covariates_of"]
 
 DUPLICATES = {
     "error": None,
@@ -105,7 +105,7 @@ def assemble(
         clock.time[kept],
         clock.unit,
         dict(zip(names, values, strict=True)),
-        _covariates(frames, ids) | _origin(clock),
+        covariates_of(frames, ids) | _origin(clock),
         {} if reading.units is None else reading.units,
     )
 
@@ -150,7 +150,17 @@ def _refuse_duplicates(
         )
 
 
-def _covariates(frames: Mapping[str, pd.DataFrame], ids: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
+def covariates_of(frames: Mapping[str, pd.DataFrame], ids: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
+    """By name, the role and the values (series,) of what is told once a series.
+
+    Args:
+        frames: tables by role, indexed by id.
+        ids: (series,).
+
+    Raises:
+        TypeError: a column of objects.
+        ValueError: a series that is in no row, or a name in two tables.
+    """
     covariates: dict[str, tuple[str, np.ndarray]] = {}
     for role, frame in frames.items():
         ordered = frame.reindex(ids)
