@@ -35,7 +35,20 @@ if TYPE_CHECKING:
     from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
     from ctlssl.runs import RunSettings, open_run, train_run
     from ctlssl.streaming import Stream
-    from ctlssl.tables import from_arrays, from_long, from_wide, to_long, to_series
+    from ctlssl.tables import (
+        convert_table,
+        from_aeon,
+        from_arrays,
+        from_long,
+        from_pypots,
+        from_pyrregular,
+        from_wide,
+        read_table,
+        screen,
+        to_long,
+        to_series,
+        to_torchcde,
+    )
     from ctlssl.tasks import Examples, Normalizer, Task, prepare
     from ctlssl.training import Checkpoints, Training, evaluate, fit, predict
 
@@ -57,11 +70,18 @@ _ON_FIRST_USE = {
     "remember_window": "ctlssl.hippo_memory",
     "open_dataset": "ctlssl.files",
     "save_dataset": "ctlssl.files",
+    "convert_table": "ctlssl.tables",
+    "from_aeon": "ctlssl.tables",
     "from_arrays": "ctlssl.tables",
     "from_long": "ctlssl.tables",
+    "from_pypots": "ctlssl.tables",
+    "from_pyrregular": "ctlssl.tables",
     "from_wide": "ctlssl.tables",
+    "read_table": "ctlssl.tables",
+    "screen": "ctlssl.tables",
     "to_long": "ctlssl.tables",
     "to_series": "ctlssl.tables",
+    "to_torchcde": "ctlssl.tables",
     "Examples": "ctlssl.tasks",
     "Normalizer": "ctlssl.tasks",
     "Task": "ctlssl.tasks",
@@ -149,11 +169,18 @@ __all__ = [
     "Events",
     "infusions",
     "gaps",
+    "convert_table",
+    "from_aeon",
     "from_arrays",
     "from_long",
+    "from_pypots",
+    "from_pyrregular",
     "from_wide",
+    "read_table",
+    "screen",
     "to_long",
     "to_series",
+    "to_torchcde",
     "open_dataset",
     "save_dataset",
     "dataset_names",

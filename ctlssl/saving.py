@@ -16,7 +16,7 @@ Writer = Callable[["xarray.Dataset", Path], None]
 
 
 def save_comparison(results: xarray.Dataset, folder: str | os.PathLike) -> list[Path]:
-    """Write results.nc, table.md, quality.png (quality against cost) and learning.png (losses by epoch).
+    """Write results.nc, table.md, quality.png (quality against cost), learning.png (losses by epoch) and report.html.
 
     Args:
         results: from `ctlssl.compare`.
@@ -76,6 +76,20 @@ def _write_learning(results: xarray.Dataset, path: Path) -> None:
     plot_learning(results).savefig(path, format="png", dpi=150)
 
 
+def _write_page(results: xarray.Dataset, path: Path) -> None:
+    from ctlssl.page import page, picture, section, table, words
+    from ctlssl.plots import plot_comparison, plot_learning
+    from ctlssl.report import summary, verdict
+
+    told = [words(line) for line in verdict(results).splitlines()]
+    scores = [section(task, table(*summary(results, task)[:2])) for task in results.task.values.tolist()]
+    quality = picture(plot_comparison(results), "Test scores by seconds of training")
+    learning = picture(plot_learning(results), "Validation loss by epoch")
+    path.write_text(
+        page("Comparison of models", *told, *scores, section("Pictures", quality, learning)), encoding="utf8"
+    )
+
+
 def _write_clock_markdown(results: xarray.Dataset, path: Path) -> None:
     from ctlssl.clock_report import ablation_markdown
 
@@ -105,6 +119,7 @@ WRITERS: dict[str, Writer] = {
     "table.md": _write_markdown,
     "quality.png": _write_quality,
     "learning.png": _write_learning,
+    "report.html": _write_page,
 }
 _OF_CLOCKS: dict[str, Writer] = {
     "clock.nc": _write_netcdf,

@@ -85,7 +85,7 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None, refit
         static=0 if raw.series.static is None else raw.series.static.shape[1],
         time_scale=gap,
         first_gap=gap,
-        horizon=task.window,
+        horizon=_longest_span(parts[0].series) if task.window is None else task.window,
     )
     train, valid, test = (in_scores(part, normalizer) for part in parts)
     return Split(train, valid, test, problem, normalizer)
@@ -98,6 +98,12 @@ def median_gap(series: TimeSeries) -> float:
     return float(np.median(gaps.numpy())) if len(gaps) else 1.0
 
 
+def _longest_span(series: TimeSeries) -> float:
+    """The longest time from the first to the last row of a series; 1 where none takes any time."""
+    spans = series.gaps(first=0.0).sum(1)  # (B,)
+    return float(spans.max()) if len(spans) and spans.max() > 0 else 1.0
+
+
 def _outputs(task: Task, examples: Examples) -> int:
     if task.kind == "forecasting":
         return examples.series.channels
@@ -107,7 +113,15 @@ def _outputs(task: Task, examples: Examples) -> int:
 
 
 def in_scores(examples: Examples, normalizer: Normalizer) -> Examples:
-    """The examples in the units of a normalizer, float32; a target must be of a channel that varied in training."""
+    """Examples of raw units in those of a normalizer, float32; a target must be of a channel that varied in training.
+
+    Args:
+        examples: with the channels of the training part.
+        normalizer: learned from the training part.
+
+    Raises:
+        ValueError: other channels or static covariates.
+    """
     series = normalizer.apply(examples.series, torch.float32)
     if examples.targets is None:
         return replace(examples, series=series)

@@ -13,6 +13,7 @@ from examples import (
     one_form,
     oscillators,
     outliers,
+    own_table,
     pretraining,
     recurrent_models,
     state_tracking,
@@ -20,6 +21,7 @@ from examples import (
     time_scales,
     uncertainty,
 )
+from tests.pages import check_page
 
 
 def test_hippo_memory(tmp_path):
@@ -175,3 +177,15 @@ def test_lorenz_is_reconstructed():
 def test_uncertainty():
     found = uncertainty.main(series=150, epochs=8)
     assert found["coverage"] < 0.06 and found["growth"] > 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_own_table(tmp_path):
+    """From a CSV of 300 patients to a report and predictions in three commands: right, and under five minutes."""
+    found = own_table.main(str(tmp_path))
+    print(f"three commands took {found['seconds']:.0f} s")
+    assert found["seconds"] < 300 and found["auroc"] > 0.85
+    assert found["difference"] < 1e-12 and found["predictions"] > 50
+    check_page(tmp_path / "run" / "report.html", pictures=6)
+    check_page(tmp_path / "look.html", pictures=1)

@@ -30,7 +30,9 @@ FLOORS = {
     **dict.fromkeys(
         ["comparison", "costs", "estimators", "runs", "testing", "clock_ablation", "solver_sweep", "recipes"], 7
     ),
+    **dict.fromkeys(["influence", "inspection"], 7),
     **dict.fromkeys(["report", "report_notes", "plots", "saving", "clock_report", "views_report"], 8),
+    **dict.fromkeys(["page", "run_page", "run_pictures", "inspection_page"], 8),
     **dict.fromkeys(["cli", "commands"], 9),
     **dict.fromkeys(["__init__", "__main__"], 10),
 }
