@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ctlssl.streaming import Stream
     from ctlssl.tables import from_arrays, from_long, from_wide, to_long, to_series
     from ctlssl.tasks import Examples, Normalizer, Task, prepare
+    from ctlssl.timescale_fitting import TimeScale, fit_step_sizes, fit_timescale
     from ctlssl.training import Checkpoints, Training, evaluate, fit, predict
 
 __version__ = "0.1.0"
@@ -78,6 +79,9 @@ _ON_FIRST_USE = {
     "train_run": "ctlssl.runs",
     "compare": "ctlssl.comparison",
     "clock_ablation": "ctlssl.clock_ablation",
+    "fit_timescale": "ctlssl.timescale_fitting",
+    "fit_step_sizes": "ctlssl.timescale_fitting",
+    "TimeScale": "ctlssl.timescale_fitting",
     "testing": "ctlssl.testing",
     "synthetic": "ctlssl.synthetic",
 }
@@ -171,6 +175,9 @@ __all__ = [
     "transfer",
     "compare",
     "clock_ablation",
+    "fit_timescale",
+    "fit_step_sizes",
+    "TimeScale",
     # contracts, for layers and models of your own
     "testing",
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ctlssl.commands.adapt import adapt
 from ctlssl.commands.clock import clock
 from ctlssl.commands.comparing import compare, costs
 from ctlssl.commands.runs import predict, train
@@ -42,7 +43,7 @@ def options(
     """Linear state-space layers for time series sampled at irregular times."""
 
 
-for _command in (compare, costs, views, clock, train, predict):
+for _command in (compare, costs, views, clock, adapt, train, predict):
     app.command()(_command)
 
 
