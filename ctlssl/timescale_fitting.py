@@ -19,7 +19,7 @@ from ctlssl.training.losses import LOSSES
 
 __all__ = ["TimeScale", "fit_step_sizes", "fit_timescale"]
 
-_PER_OCTAVE = 4  # points of the grid
+_PER_OCTAVE, _FINER = 4, 8  # points of the grid, of shared rates and of those of single series
 _BASINS = 3  # minima of the grid that are refined
 _ASKED = 1 / 3  # the share of a series that is forecast from the rest where nothing else is known
 
@@ -60,7 +60,8 @@ def fit_timescale(
         rate_b = argmin_r  loss_b(r) + (log r - log rate)^2 / (2 spread^2)        spread > 0
 
     The sum is taken on a grid of four rates an octave, and its three deepest minima are refined by bounded scalar
-    minimisation (Brent). Where the gaps tell the truth the rate found is 1 and its interval holds 1.
+    minimisation (Brent); rates of single series lie on a grid of eight an octave, refined by a parabola. Where the gaps
+    tell the truth the rate found is near 1.
 
     Args:
         model: of any kind, trained; its weights and mode stay as they are.
@@ -91,8 +92,7 @@ def fit_timescale(
     if not (0 < low < high < math.inf and 0 <= spread < math.inf):
         raise ValueError(f"need 0 < low < high and spread >= 0; found between={between!r} and spread={spread!r}.")
     losses = _losses(model, examples, criterion, batch_size)
-    count = max(2, math.ceil(_PER_OCTAVE * math.log2(high / low) - 1e-9)) + 1
-    grid = np.geomspace(low, high, count)  # (G,)
+    grid = _grid(low, high, _PER_OCTAVE)  # (G,)
     table = np.stack([losses(rate) for rate in grid])  # (G, B)
     curve, at_one = table.mean(axis=1), losses(1.0)  # (G,), (B,)
     best, rate = min([*_refined(grid, curve, losses), (at_one.mean(), 1.0)])
@@ -100,8 +100,9 @@ def fit_timescale(
     found = TimeScale(rate, _interval(grid, table, rate, at_best), grid, curve, float(at_one.mean()), float(best))
     if spread == 0:
         return found
-    prior = (np.log(grid / rate) / spread) ** 2 / 2  # (G,)
-    rates = torch.from_numpy(_own_rates(grid, table + prior[:, None]))  # (B,)
+    near = _grid(max(low, rate * math.exp(-3 * spread)), min(high, rate * math.exp(3 * spread)), _FINER)  # (G,)
+    prior = (np.log(near / rate) / spread) ** 2 / 2  # (G,)
+    rates = torch.from_numpy(_own_rates(near, np.stack([losses(own) for own in near]) + prior[:, None]))  # (B,)
     return replace(found, rate=rates, after=float(losses(rates).mean()))
 
 
@@ -166,6 +167,10 @@ def _losses(
         return (terms.total / terms.count.clamp(min=1)).double().numpy(force=True)
 
     return losses
+
+
+def _grid(low: float, high: float, per_octave: int) -> np.ndarray:
+    return np.geomspace(low, high, max(2, math.ceil(per_octave * math.log2(high / low) - 1e-9)) + 1)
 
 
 def _refined(grid: np.ndarray, curve: np.ndarray, losses: Callable[[float], np.ndarray]) -> list[tuple[float, float]]:
