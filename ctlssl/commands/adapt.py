@@ -12,59 +12,73 @@ from ctlssl.commands.console import names_in, refuse, show
 __all__ = ["adapt"]
 
 
+_Task = Annotated[
+    str | None,
+    typer.Option(help="One task of the data set, such as direction.", show_default="all of them"),
+]
+_Models = Annotated[
+    str | None,
+    typer.Option(help="Models, with commas between, or all.", show_default="lssl, s5, gru, neural_cde, mtan"),
+]
+_Changes = Annotated[
+    str | None,
+    typer.Option(
+        help="Of x8 x4 x2 x1 x1/2 x1/4 x1/8 drop30 drop50 drop70 bursts jitter drift unit60 unit1/60.",
+        show_default="all that the base rate allows",
+    ),
+]
+_Ways = Annotated[
+    str | None,
+    typer.Option(
+        help="Of zero-shot, known rate, fitted rate, rate per series, step sizes; with commas between.",
+        show_default="all",
+    ),
+]
+_Base = Annotated[int, typer.Option(min=1, help="Train on every base-th row; faster rates can then be tested.")]
+_Shots = Annotated[int, typer.Option(min=1, help="Labelled series that are shown under each change.")]
+_Metric = Annotated[
+    str | None, typer.Option(help="What the table shows, such as accuracy.", show_default="auroc or rmse")
+]
+_Seeds = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many splits and initial weights.", show_default="3, or 1 with --quick"),
+]
+_Epochs = Annotated[
+    int | None, typer.Option(min=1, help="Most passes over the training part.", show_default="that of Training")
+]
+_Patience = Annotated[
+    int | None,
+    typer.Option(min=1, help="Epochs without a better validation loss.", show_default="that of Training"),
+]
+_LearningRate = Annotated[
+    float | None, typer.Option(help="Of AdamW, for every model.", show_default="that of Training")
+]
+_Out = Annotated[
+    Path,
+    typer.Option(
+        help="Folder for adapt.nc, adapt.md, adapt.png and the finished cells, from which it goes on.",
+        file_okay=False,
+    ),
+]
+
+
 def adapt(
     dataset: Annotated[str, typer.Argument(help="A data set with tasks; see `ctlssl datasets`.")] = "spirals",
-    task: Annotated[
-        str | None,
-        typer.Option(help="One task of the data set, such as direction.", show_default="all of them"),
-    ] = None,
-    models: Annotated[
-        str | None,
-        typer.Option(help="Models, with commas between, or all.", show_default="lssl, s5, gru, neural_cde, mtan"),
-    ] = None,
-    changes: Annotated[
-        str | None,
-        typer.Option(
-            help="Of x8 x4 x2 x1 x1/2 x1/4 x1/8 drop30 drop50 drop70 bursts jitter drift unit60 unit1/60.",
-            show_default="all that the base rate allows",
-        ),
-    ] = None,
-    ways: Annotated[
-        str | None,
-        typer.Option(
-            help="Of zero-shot, known rate, fitted rate, rate per series, step sizes; with commas between.",
-            show_default="all",
-        ),
-    ] = None,
-    base: Annotated[int, typer.Option(min=1, help="Train on every base-th row; faster rates can then be tested.")] = 1,
-    shots: Annotated[int, typer.Option(min=1, help="Labelled series that are shown under each change.")] = 32,
-    metric: Annotated[
-        str | None, typer.Option(help="What the table shows, such as accuracy.", show_default="auroc or rmse")
-    ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(min=1, help="How many splits and initial weights.", show_default="3, or 1 with --quick"),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Most passes over the training part.", show_default="that of Training")
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(min=1, help="Epochs without a better validation loss.", show_default="that of Training"),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Of AdamW, for every model.", show_default="that of Training")
-    ] = None,
+    task: _Task = None,
+    models: _Models = None,
+    changes: _Changes = None,
+    ways: _Ways = None,
+    base: _Base = 1,
+    shots: _Shots = 32,
+    metric: _Metric = None,
+    seeds: _Seeds = None,
+    epochs: _Epochs = None,
+    patience: _Patience = None,
+    learning_rate: _LearningRate = None,
     width: Annotated[int, typer.Option(min=1, help="Channels inside every model.")] = 32,
     quick: Annotated[bool, typer.Option("--quick", help="Few epochs: to see that it runs, not what it shows.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch; small models are faster on one.")] = 1,
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for adapt.nc, adapt.md, adapt.png and the finished cells, from which it goes on.",
-            file_okay=False,
-        ),
-    ] = Path("ctlssl-results"),
+    out: _Out = Path("ctlssl-results"),
 ) -> None:
     """Train models at one rate; test them at others, with rows missing, and with clocks that are off.
 
