@@ -30,8 +30,8 @@ class TimeScale:
 
     Args:
         rate: what `Model.forward` takes as `rate`: one number, or one a series (B,), float64.
-        interval: smallest and largest shared rate around the best whose mean loss is not worse by more than twice its
-            standard error over the series.
+        interval: around the shared rate, the nearest ones of the grid whose mean loss is worse by more than twice its
+            standard error over the series, or the end of the grid: rates outside can be told from the best.
         grid: (G,) shared rates that were tried, ascending.
         curve: (G,) mean loss at each.
         before: mean loss at rate 1.
@@ -190,18 +190,12 @@ def _refined(grid: np.ndarray, curve: np.ndarray, losses: Callable[[float], np.n
 
 
 def _interval(grid: np.ndarray, table: np.ndarray, rate: float, at_best: np.ndarray) -> tuple[float, float]:
-    """The rates next to the best that cannot be told from it, as far as they are connected on the grid."""
+    """On either side of the best the nearest rate of the grid that is told from it; its end where there is none."""
     worse = table - at_best  # (G, B)
     error = worse.std(axis=1, ddof=1) / math.sqrt(len(at_best)) if len(at_best) > 1 else np.full(len(grid), np.inf)
-    alike = worse.mean(axis=1) <= 2 * error  # (G,)
-    above = int(np.searchsorted(grid, rate))
-    first, last = above, above
-    while first > 0 and alike[first - 1]:
-        first -= 1
-    while last < len(grid) and alike[last]:
-        last += 1
-    low = grid[first] if first < above else rate
-    return float(low), float(max(grid[last - 1], rate) if last > above else rate)
+    told = worse.mean(axis=1) > 2 * error  # (G,)
+    below, above = grid[told & (grid < rate)], grid[told & (grid > rate)]
+    return float(below[-1] if len(below) else grid[0]), float(above[0] if len(above) else grid[-1])
 
 
 def _own_rates(grid: np.ndarray, table: np.ndarray) -> np.ndarray:
