@@ -9,15 +9,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctlssl.contract import Model, Prediction
 from ctlssl.examples import Examples
 from ctlssl.packed_series import PackedSeries
+from ctlssl.sampling import keep_rows
 from ctlssl.training import History, Training, fit, predict
 from ctlssl.training.losses import LOSSES
 
-__all__ = ["TimeScale", "fit_step_sizes", "fit_timescale"]
+__all__ = ["TimeScale", "fit_step_sizes", "fit_timescale", "step_sizes"]
 
 _PER_OCTAVE, _FINER = 4, 8  # points of the grid, of shared rates and of those of single series
 _BASINS = 3  # minima of the grid that are refined
@@ -77,8 +78,8 @@ def fit_timescale(
         ValueError: no series or no answers, a range that is none, or a criterion that the model cannot be asked.
 
     References:
-        Gu et al. (2021), LSSL, arXiv:2110.13985, section 5.2, for a known rate; Wang et al. (2021), Tent,
-        arXiv:2006.10726, for the entropy of predictions as a criterion.
+        Gu et al. (2021), LSSL, arXiv:2110.13985, for a known rate; Wang et al. (2021), Tent, arXiv:2006.10726, for the
+        entropy of predictions as a criterion.
 
     Example:
         >>> from ctlssl import LSSLModel, prepare
@@ -123,13 +124,17 @@ def fit_step_sizes(
     Raises:
         ValueError: a model without step sizes.
     """
-    steps = [p for name, p in model.named_parameters() if name.rpartition(".")[2] == "log_step"]
+    steps = step_sizes(model)
     if not steps:
         raise ValueError(f"{type(model).__name__} has no layer with a step size; fit_timescale finds a rate for it.")
     training = Training(epochs=60, learning_rate=0.05, dynamics_rate=1.0) if training is None else training
-    learned = {id(parameter) for parameter in steps}
-    with _only(model, learned):
+    with _only(model, {id(parameter) for parameter in steps}):
         return fit(model, examples, valid, training)
+
+
+def step_sizes(model: Model) -> list[nn.Parameter]:
+    """The logarithms of the step sizes of all layers that have one."""
+    return [parameter for name, parameter in model.named_parameters() if name.rpartition(".")[2] == "log_step"]
 
 
 @contextmanager
@@ -162,9 +167,11 @@ def _losses(
     def losses(rate: float | Tensor) -> np.ndarray:
         prediction = predict(model, examples, batch_size, rate=rate)
         if criterion == "self":
-            return measure(prediction)
-        terms = measure(prediction, examples)
-        return (terms.total / terms.count.clamp(min=1)).double().numpy(force=True)
+            found = measure(prediction)
+        else:
+            terms = measure(prediction, examples)
+            found = (terms.total / terms.count.clamp(min=1)).double().numpy(force=True)
+        return np.where(np.isfinite(found), found, np.inf)  # a rate at which a model overflows is no candidate
 
     return losses
 
@@ -191,9 +198,10 @@ def _refined(grid: np.ndarray, curve: np.ndarray, losses: Callable[[float], np.n
 
 def _interval(grid: np.ndarray, table: np.ndarray, rate: float, at_best: np.ndarray) -> tuple[float, float]:
     """On either side of the best the nearest rate of the grid that is told from it; its end where there is none."""
-    worse = table - at_best  # (G, B)
-    error = worse.std(axis=1, ddof=1) / math.sqrt(len(at_best)) if len(at_best) > 1 else np.full(len(grid), np.inf)
-    told = worse.mean(axis=1) > 2 * error  # (G,)
+    with np.errstate(invalid="ignore"):  # infinite losses
+        worse = table - at_best  # (G, B)
+        error = worse.std(axis=1, ddof=1) / math.sqrt(len(at_best)) if len(at_best) > 1 else np.inf
+        told = ~(worse.mean(axis=1) <= 2 * error)  # (G,)
     below, above = grid[told & (grid < rate)], grid[told & (grid > rate)]
     return float(below[-1] if len(below) else grid[0]), float(above[0] if len(above) else grid[-1])
 
@@ -211,8 +219,6 @@ def _own_rates(grid: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 def _last_rows_asked(examples: Examples) -> Examples:
     """The last rows of each series as queries about their own values, and the rows before them as what is seen."""
-    from ctlssl.sampling import keep_rows
-
     series = examples.series
     series = series.to_series() if isinstance(series, PackedSeries) else series
     asked = torch.floor(_ASKED * series.lengths).long()  # (B,)
