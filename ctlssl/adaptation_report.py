@@ -31,7 +31,8 @@ def adaptation_tables(results: xarray.Dataset, metric: str | None = None) -> lis
         table = Table(title=_title(results, task, metric), title_justify="left")
         header, rows = _cells(results, task, metric, spread=False)
         for name in header:
-            table.add_column(name, justify="left" if name in header[:2] else "right", no_wrap=True)
+            names = name in header[:2]
+            table.add_column(name, justify="left" if names else "right", no_wrap=not names, overflow="fold")
         for number, row in enumerate(rows):
             table.add_row(*row, end_section=number % ways == ways - 1)
         made.append(table)

@@ -96,9 +96,10 @@ def fit_timescale(
     grid = _grid(low, high, _PER_OCTAVE)  # (G,)
     table = np.stack([losses(rate) for rate in grid])  # (G, B)
     curve, at_one = table.mean(axis=1), losses(1.0)  # (G,), (B,)
-    best, rate = min([*_refined(grid, curve, losses), (at_one.mean(), 1.0)])
+    unchanged = [(float(at_one.mean()), 1.0)] if low <= 1 <= high else []
+    best, rate = min([*_refined(grid, curve, losses), *unchanged])
     at_best = losses(rate)  # (B,)
-    found = TimeScale(rate, _interval(grid, table, rate, at_best), grid, curve, float(at_one.mean()), float(best))
+    found = TimeScale(rate, _interval(grid, table, rate, at_best), grid, curve, float(at_one.mean()), best)
     if spread == 0:
         return found
     near = _grid(max(low, rate * math.exp(-3 * spread)), min(high, rate * math.exp(3 * spread)), _FINER)  # (G,)
@@ -161,8 +162,10 @@ def _losses(
         examples, criterion = _last_rows_asked(examples), "loss"
     measure = _SELF[kind] if criterion == "self" else LOSSES[kind]
     answers = examples.targets if kind == "forecasting" else examples.labels
-    if not len(examples) or (criterion == "loss" and answers is None):
-        raise ValueError(f"found {len(examples)} series without answers; criterion='self' needs series alone.")
+    if not len(examples):
+        raise ValueError("there is no series whose clock could be looked at; give a few.")
+    if criterion == "loss" and answers is None:
+        raise ValueError("the series have no answers, which criterion='loss' reads; criterion='self' needs none.")
 
     def losses(rate: float | Tensor) -> np.ndarray:
         prediction = predict(model, examples, batch_size, rate=rate)

@@ -100,6 +100,10 @@ class TestTruth:
         )
         assert narrow < 0.1 * wide
 
+    def test_nothing_outside_the_range_is_found(self):
+        found = fit_timescale(Oscillator(FORECAST), oscillations("range"), between=(1.2, 3.0))
+        assert found.rate == pytest.approx(1.2, rel=0.02) and found.before < 1e-3 < found.after
+
     def test_the_loss_is_that_of_evaluation(self):
         model, given = Oscillator(FORECAST), oscillations("evaluation", factor=2.0)
         found = fit_timescale(model, given, between=(0.25, 1.0))
@@ -181,8 +185,10 @@ def test_what_is_refused():
             fit_timescale(model, given, between)
     with pytest.raises(ValueError, match="criterion 'luck' is unknown; it is loss or self"):
         fit_timescale(model, given, criterion="luck")
-    with pytest.raises(ValueError, match="found 24 series without answers; criterion='self' needs series alone"):
+    with pytest.raises(ValueError, match="the series have no answers, which criterion='loss' reads"):
         fit_timescale(model, Examples(given.series, given.ids))
+    with pytest.raises(ValueError, match="there is no series whose clock"):
+        fit_timescale(model, given.select([]))
     problem, examples = toys.regression(0)
     with pytest.raises(ValueError, match="tells no spread of its targets"):
         fit_timescale(toys.Affine(problem, dtype=torch.float64), examples, criterion="self")
