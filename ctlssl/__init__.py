@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         to_torchcde,
     )
     from ctlssl.tasks import Examples, Normalizer, Task, prepare
+    from ctlssl.timescale_fitting import TimeScale, fit_step_sizes, fit_timescale
     from ctlssl.training import Checkpoints, Training, evaluate, fit, predict
 
 __version__ = "0.1.0"
@@ -104,6 +105,9 @@ _ON_FIRST_USE = {
     "LSSLImputer": "ctlssl.estimators",
     "LSSLRegressor": "ctlssl.estimators",
     "Records": "ctlssl.estimators",
+    "fit_timescale": "ctlssl.timescale_fitting",
+    "fit_step_sizes": "ctlssl.timescale_fitting",
+    "TimeScale": "ctlssl.timescale_fitting",
     "testing": "ctlssl.testing",
     "synthetic": "ctlssl.synthetic",
 }
@@ -204,6 +208,9 @@ __all__ = [
     "transfer",
     "compare",
     "clock_ablation",
+    "fit_timescale",
+    "fit_step_sizes",
+    "TimeScale",
     # estimators in the manner of scikit-learn
     "LSSLClassifier",
     "LSSLRegressor",

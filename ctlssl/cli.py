@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ctlssl.commands.adapt import adapt
 from ctlssl.commands.answers import evaluate, predict
 from ctlssl.commands.clock import clock
 from ctlssl.commands.comparing import compare, costs
@@ -46,7 +47,7 @@ def options(
     """Linear state-space layers for time series sampled at irregular times."""
 
 
-for _command in (inspect, train, predict, evaluate, stream, compare, costs, views, clock, reproduce):
+for _command in (inspect, train, predict, evaluate, stream, compare, costs, views, clock, adapt, reproduce):
     app.command()(_command)
 
 

@@ -20,6 +20,7 @@ from examples import (
     system_recovery,
     time_scales,
     uncertainty,
+    unknown_clock,
 )
 from tests.pages import check_page
 
@@ -58,6 +59,20 @@ def test_time_scales(tmp_path):
     assert path.stat().st_size > 10_000
     assert found["log_loss after"] < found["log_loss before"]
     assert 0.1 < found["before"] < 1 and found["after"] != found["before"]
+
+
+@pytest.mark.slow
+def test_unknown_clock():
+    found = unknown_clock.main()
+    assert found["factor"] == pytest.approx(60, rel=0.1) and found["factor without answers"] == pytest.approx(
+        60, rel=0.2
+    )
+    assert found["wrong unit"] > 2 * found["seconds"] and found["16 answers"] < 1.1 * found["seconds"]
+
+
+def test_unknown_clock_in_short():
+    found = unknown_clock.main(epochs=8, factor=1 / 60)
+    assert found["16 answers"] < found["wrong unit"] and found["factor"] == pytest.approx(1 / 60, rel=0.5)
 
 
 def test_liquid():
