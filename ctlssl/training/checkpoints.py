@@ -23,7 +23,12 @@ _KEPT = 2
 
 
 class Interrupted(Exception):
-    """A fit was asked to stop; where it stopped is in its last checkpoint."""
+    """A fit was asked to stop; where it stopped is in its last checkpoint.
+
+    The attribute `signal` is the number of the signal that asked, or None.
+    """
+
+    signal: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
