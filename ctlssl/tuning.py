@@ -140,7 +140,7 @@ def tune(
     after the tenth by a tree-structured Parzen estimator. Every trial is a run in a folder of its own, and what is
     known of all of them is in a SQLite file. A search that ended early goes on when it is started again: the trial that
     was cut off goes on from its checkpoint, and the draws are those of a search that was never cut off, since each is
-    seeded by the number of its trial. Several processes may search in one folder; each takes other trials.
+    seeded by the count of those before it. Several processes may search in one folder; each takes other trials.
 
     The loss of the best of many trials flatters: what it is worth is told by the test part, read once, by
     ``ctlssl train --config best.toml``.
@@ -183,9 +183,6 @@ class _Search:
         with self.lock:
             self._claim()
             self.study = _study(out / "search.db")
-            start = space.start(settings)
-            if start is not None and not self.study.get_trials(deepcopy=False):
-                self.study.enqueue_trial(start)
 
     def take(self, trials: int) -> int | None:
         """The number of a trial for this process: one whose process has died, or a new one, or None.
@@ -203,11 +200,14 @@ class _Search:
                 if set(trial.params) == names:
                     return trial.number
                 self.study.tell(trial.number, state=TrialState.FAIL)  # it died before all its values were drawn
-            taken = self.study.get_trials(deepcopy=False)
             counted = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-            if sum(trial.state in counted for trial in taken) >= trials:
+            count = len(self.study.get_trials(deepcopy=False, states=counted))
+            if count >= trials:
                 return None
-            seed = np.random.SeedSequence([self.settings.training.seed, len(taken)]).generate_state(1)
+            start = None if count else self.space.start(self.settings)
+            if start is not None and not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+                self.study.enqueue_trial(start)
+            seed = np.random.SeedSequence([self.settings.training.seed, count]).generate_state(1)
             self.study.sampler = TPESampler(seed=int(seed[0]))
             number = self.study.ask(self.space.distributions(self.settings.model)).number
             self._held(number)

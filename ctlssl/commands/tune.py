@@ -118,6 +118,8 @@ def _search(settings: RunSettings, space: SearchSpace, trials: int, out: Path, t
         found = search(settings, out, space, trials, _say)
     except Interrupted as stop:
         ended(stopped_code(stop), f"{stop}; the same command goes on")
+    except KeyboardInterrupt:  # between two trainings
+        ended(130, "stopped; the same command goes on")
     except FileNotFoundError as error:
         refuse(error)
     except OSError as error:
