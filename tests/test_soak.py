@@ -17,6 +17,7 @@ from ctlssl.tasks import TASKS, prepare
 from ctlssl.training import Checkpoints, Interrupted, Training, evaluate, fit
 
 SECONDS = float(os.environ.get("CTLSSL_SOAK_SECONDS", "60")) / 2  # there are two tests
+FEWEST = 18  # samples, where the machine is slow
 ALLOCATOR = 2.0  # MiB by which memory comes and goes; beyond it 1 MiB in 1000 steps is allowed
 
 
@@ -42,9 +43,8 @@ def slope(x, y):
 def judge(name, samples, steps):
     """The first third is for caches to fill; after that nothing grows. `steps` are those between two samples."""
     minutes, memory, files, threads = np.array(samples).T
-    kept = minutes > minutes[-1] / 3
+    kept = np.arange(len(samples)) >= len(samples) // 3
     done = np.arange(len(samples))[kept] * steps / 1000  # thousands of steps
-    assert kept.sum() >= 6, f"only {kept.sum()} samples: give more time"
     found, error = slope(done, memory[kept])
     print(
         f"\n{name}: {len(samples) * steps} steps in {minutes[-1]:.1f} min, memory {memory[kept][0]:.1f} to "
@@ -62,7 +62,7 @@ def linux():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.timeout(2 * SECONDS + 600)
 def test_one_long_fit(tmp_path, linux):
     """A checkpoint and an evaluation after every epoch of one fit."""
     split = prepare("covid19/death")
@@ -76,7 +76,7 @@ def test_one_long_fit(tmp_path, linux):
         evaluate(model, split.test)
         gc.collect()
         samples.append(((time.monotonic() - start) / 60, *held()))
-        if time.monotonic() - start > SECONDS:
+        if time.monotonic() - start > SECONDS and len(samples) >= FEWEST:
             checkpoints.stop()
 
     with pytest.raises(Interrupted):
@@ -86,13 +86,13 @@ def test_one_long_fit(tmp_path, linux):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.timeout(2 * SECONDS + 600)
 def test_many_short_runs(tmp_path, linux):
     """Runs in folders, each opened, used on records and evaluated."""
     settings = RunSettings("covid19/death", width=8, training=Training(epochs=1))
     steps = -(-len(prepare("covid19/death").train) // settings.training.batch_size)
     ds, samples, start = ctlssl.load_dataset("covid19"), [], time.monotonic()
-    while time.monotonic() - start < SECONDS:
+    while time.monotonic() - start < SECONDS or len(samples) < FEWEST:
         folder = tmp_path / str(len(samples))
         train_run(settings, folder, checkpoint_seconds=0.05)
         run = open_run(folder)
