@@ -96,6 +96,8 @@ class Checkpoints:
         write_whole(path, pack(checkpoint.tensors, {"about": json.dumps(checkpoint.about)}, _KIND))
         for _, old in self._files()[:-_KEPT]:
             old.unlink(missing_ok=True)
+        for left in self.folder.glob(".checkpoint-*.safetensors.*.tmp"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         self._written = time.monotonic()
 
     def newest(self) -> Checkpoint | None:
