@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 import torch
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
+from ctlssl.packed_series import PackedSeries
 from ctlssl.series import TimeSeries
 
 __all__ = ["Normalizer"]
+
+Series = TypeVar("Series", TimeSeries, PackedSeries)
 
 _KNOTS = 201
 
@@ -55,7 +60,7 @@ class Normalizer:
     limit: Tensor
 
     @classmethod
-    def fit(cls, series: TimeSeries, limit: float = 5.0) -> Normalizer:
+    def fit(cls, series: TimeSeries | PackedSeries, limit: float = 5.0) -> Normalizer:
         """Learn the map from series in raw units.
 
         Args:
@@ -67,9 +72,8 @@ class Normalizer:
         """
         if not series.batch:
             raise ValueError("no training series to learn the scale from; give at least one.")
-        seen = (series.observed & series.in_length.unsqueeze(-1)).cpu().numpy()  # (B, L, D)
-        values = series.values.detach().cpu().double().numpy()  # (B, L, D)
-        pairs = [_normal_scores(values[..., d][seen[..., d]]) for d in range(series.channels)]
+        seen, values = _seen(series).cpu(), series.values.detach().cpu()  # (B, L, D), or (T, D) of packed series
+        pairs = [_normal_scores(values[..., d][seen[..., d]].double().numpy()) for d in range(series.channels)]
         counts = np.array([pair.shape[1] for pair in pairs], dtype=np.int64)  # (D,)
         table = np.full((2, len(pairs), counts.max(initial=1)), np.nan)  # (2, D, K)
         for d, pair in enumerate(pairs):
@@ -96,8 +100,8 @@ class Normalizer:
         """Which channels took several values in training, (D,) bool."""
         return self.counts > 1
 
-    def apply(self, series: TimeSeries, dtype: torch.dtype | None = None) -> TimeSeries:
-        """The series in normal scores; NaN where nothing was observed.
+    def apply(self, series: Series, dtype: torch.dtype | None = None) -> Series:
+        """The series, padded or packed as they are, in normal scores; NaN where nothing was observed.
 
         Args:
             series: in raw units, with the channels and covariates of the training part.
@@ -108,7 +112,7 @@ class Normalizer:
         """
         dtype = series.values.dtype if dtype is None else dtype
         _check_channels(series.values, self.counts)
-        observed = series.observed & series.in_length.unsqueeze(-1) & self.seen.to(series.values.device)  # (B, L, D)
+        observed = _seen(series) & self.seen.to(series.values.device)  # (B, L, D), or (T, D) of packed series
         static = series.static
         found = 0 if static is None else static.shape[1]
         if found != len(self.static_mean):
@@ -117,7 +121,7 @@ class Normalizer:
             mean, scale = self.static_mean.to(static.device), self.static_scale.to(static.device)
             static = ((static.double() - mean) / scale).to(dtype)  # (B, S)
         values = self.apply_values(series.values, observed, dtype)
-        return TimeSeries(values, series.times, observed, series.lengths, static)
+        return type(series)(values, series.times, observed, series.lengths, static)
 
     def apply_values(self, values: Tensor, observed: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Values (..., D) in normal scores; NaN where `observed` (..., D) is False.
@@ -125,9 +129,9 @@ class Normalizer:
         Raises:
             ValueError: other than D channels.
         """
-        limit = float(self.limit)
-        scores = _channelwise(values, self.knots, self.scores, self.counts).clamp(-limit, limit)
-        return torch.where(observed, scores, torch.nan).to(values.dtype if dtype is None else dtype)
+        dtype = values.dtype if dtype is None else dtype
+        scores = _channelwise(values, self.knots, self.scores, self.counts, float(self.limit), dtype)
+        return torch.where(observed, scores, torch.nan)
 
     def inverse(self, scores: Tensor) -> Tensor:
         """Values in raw units of normal scores (..., D); NaN for a channel that training never saw.
@@ -135,7 +139,7 @@ class Normalizer:
         Raises:
             ValueError: other than D channels.
         """
-        return _channelwise(scores, self.scores, self.knots, self.counts).to(scores.dtype)
+        return _channelwise(scores, self.scores, self.knots, self.counts, math.inf, scores.dtype)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, by name."""
@@ -169,15 +173,23 @@ def _normal_scores(values: np.ndarray) -> np.ndarray:
     return np.stack([quantiles, grid])[:, distinct]
 
 
-def _channelwise(values: Tensor, source: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    """Map each channel of (..., D) by its knots, in float64."""
+def _seen(series: TimeSeries | PackedSeries) -> Tensor:
+    """Which values are there, (B, L, D), or (T, D) of packed series."""
+    return series.observed if isinstance(series, PackedSeries) else series.observed & series.in_length.unsqueeze(-1)
+
+
+def _channelwise(
+    values: Tensor, source: Tensor, target: Tensor, counts: Tensor, limit: float, dtype: torch.dtype
+) -> Tensor:
+    """Map each channel of (..., D) by its knots, in float64, and cut at +-limit."""
     _check_channels(values, counts)
-    before = values.detach().cpu().double().numpy()  # (..., D)
-    after = np.full_like(before, np.nan)
+    after = torch.full(values.shape, torch.nan, dtype=dtype)  # (..., D)
     for d, count in enumerate(counts.tolist()):
         if count:
-            after[..., d] = _piecewise(before[..., d], source[d, :count].numpy(), target[d, :count].numpy())
-    return torch.from_numpy(after).to(values.device)
+            before = values[..., d].detach().cpu().double().numpy()
+            mapped = _piecewise(before, source[d, :count].numpy(), target[d, :count].numpy())
+            after[..., d] = torch.from_numpy(mapped).clamp(-limit, limit)
+    return after.to(values.device)
 
 
 def _check_channels(values: Tensor, counts: Tensor) -> None:

@@ -16,6 +16,7 @@ from ctlssl.catalogue import load_dataset
 from ctlssl.contract import Problem
 from ctlssl.examples import Examples
 from ctlssl.normalization import Normalizer
+from ctlssl.packed_series import PackedSeries
 from ctlssl.questions import TASKS, Task
 from ctlssl.series import TimeSeries
 from ctlssl.splitting import deal
@@ -91,9 +92,13 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None, refit
     return Split(train, valid, test, problem, normalizer)
 
 
-def _median_gap(series: TimeSeries) -> float:
+def _median_gap(series: TimeSeries | PackedSeries) -> float:
     """The median time between observations of one series; ties in time do not count; 1 where there is none."""
-    gaps = series.gaps(first=0.0)  # (B, L)
+    if isinstance(series, PackedSeries):
+        gaps = torch.diff(series.times, prepend=series.times[:1])  # (T,)
+        gaps[(series.lengths.cumsum(0) - series.lengths)[series.lengths > 0]] = 0.0  # the first row of a series
+    else:
+        gaps = series.gaps(first=0.0)  # (B, L)
     gaps = gaps[gaps > 0]
     return float(np.median(gaps.numpy())) if len(gaps) else 1.0
 

@@ -15,6 +15,7 @@ from ctlssl.encoders import Encoded, Encoder
 from ctlssl.heads import head
 from ctlssl.interleaving import Backward, take
 from ctlssl.model_state import ModelState, Pooled, Seen
+from ctlssl.piecewise_linear import piecewise_linear
 from ctlssl.series import TimeSeries
 from ctlssl.step_size import SLOWEST_POLE
 from ctlssl.views import State
@@ -43,6 +44,9 @@ class Stack(Model, ABC):
         carried: False: the encoder shows a value in its own row alone, see `Encoder`.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
         pieces: into which the encoder cuts the values, see `Encoder`.
+        span_pieces: into which the time from the first to the last observation, up to a horizon, is cut for the head,
+            which can then tell any length from any other; 0: the head reads it of the features alone. Not where
+            queries are asked.
     """
 
     def __init__(
@@ -58,8 +62,14 @@ class Stack(Model, ABC):
         carried: bool = True,
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
+        span_pieces: int = 0,
     ) -> None:
         super().__init__(problem)
+        if isinstance(span_pieces, bool) or not isinstance(span_pieces, int) or span_pieces < 0:
+            raise ValueError(f"span_pieces is {span_pieces!r}; it is a whole number from 0 on")
+        if span_pieces and problem.kind == "forecasting":
+            raise ValueError("the length of a whole series tells a query of what comes after it; use span_pieces=0")
+        self.span_pieces = span_pieces
         if unknown := set(pooling) - set(POOLING):
             raise ValueError(f"pooling {sorted(unknown)} is unknown; there are {', '.join(POOLING)}")
         self.pooling = tuple(pooling)
@@ -70,7 +80,7 @@ class Stack(Model, ABC):
         self.summaries = ChannelSummaries(problem) if summaries else None
         self.blocks = nn.ModuleList(_Block(make, width, bidirectional, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        more = 0 if self.summaries is None else self.summaries.features
+        more = span_pieces + (0 if self.summaries is None else self.summaries.features)
         self.head = head(replace(problem, static=problem.static + more), width, dropout)
 
     def forward(
@@ -94,6 +104,8 @@ class Stack(Model, ABC):
         if self.summaries is not None:
             summed = self.summaries.gather(encoded, None if state is None else state.summed)
             encoded = _with_static(encoded, self.summaries(summed, encoded.seen))
+        if self.span_pieces:
+            encoded = _with_static(encoded, self._span(encoded))
         prediction = self.head.answer(encoded, self._chosen(pooled), rows.at_queries(hidden))
         if self.bidirectional:
             return prediction
@@ -106,6 +118,11 @@ class Stack(Model, ABC):
         parts = {"mean": pooled.total, "max": pooled.most, "last": pooled.last}
         kept = [part if name in self.pooling else torch.zeros_like(part) for name, part in parts.items()]
         return Pooled(pooled.count, *kept)
+
+    def _span(self, encoded: Encoded) -> Tensor:
+        """The time from the first to the last observation in pieces, (B, P)."""
+        span = (encoded.seen.time - encoded.seen.start) * encoded.rate / self.problem.horizon  # (B,)
+        return piecewise_linear(span.to(encoded.features.dtype).unsqueeze(1), 0.0, 1.0, self.span_pieces)
 
     def initial_state(self, batch: int) -> ModelState:
         """See `Model.initial_state`."""
