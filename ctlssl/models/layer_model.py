@@ -28,13 +28,13 @@ class LayerModel(Stack):
         step_range: smallest and largest step size at the start, in units of the clock; None reads them from `problem`.
         bidirectional: each block has a second layer that reads each series from its end; such a model keeps no state.
         dropout: of each block and the head.
-        summaries: the head also reads summary statistics of every channel, see `ctlssl.channel_summaries`; for values
-            in normal scores, and not for forecasts.
+        summaries: what summary statistics of every channel say is added to what the head says; for values in normal
+            scores, and not for forecasts. See `ctlssl.channel_summaries`.
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, not until the next.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
         pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
-        span_pieces: into which the time from the first to the last observation is cut for the head, see `Stack`; 0 none.
+        span_pieces: into which the time from first to last observation is cut for the head, see `Stack`; 0 none.
 
     Raises:
         ValueError: a layer that does not exist.
