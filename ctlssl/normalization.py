@@ -130,8 +130,7 @@ class Normalizer:
             ValueError: other than D channels.
         """
         dtype = values.dtype if dtype is None else dtype
-        scores = _channelwise(values, self.knots, self.scores, self.counts, float(self.limit), dtype)
-        return torch.where(observed, scores, torch.nan)
+        return _channelwise(values, observed, self.knots, self.scores, self.counts, float(self.limit), dtype)
 
     def inverse(self, scores: Tensor) -> Tensor:
         """Values in raw units of normal scores (..., D); NaN for a channel that training never saw.
@@ -139,7 +138,8 @@ class Normalizer:
         Raises:
             ValueError: other than D channels.
         """
-        return _channelwise(scores, self.scores, self.knots, self.counts, math.inf, scores.dtype)
+        every = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
+        return _channelwise(scores, every, self.scores, self.knots, self.counts, math.inf, scores.dtype)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, by name."""
@@ -179,17 +179,26 @@ def _seen(series: TimeSeries | PackedSeries) -> Tensor:
 
 
 def _channelwise(
-    values: Tensor, source: Tensor, target: Tensor, counts: Tensor, limit: float, dtype: torch.dtype
+    values: Tensor,
+    wanted: Tensor,
+    source: Tensor,
+    target: Tensor,
+    counts: Tensor,
+    limit: float,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """Map each channel of (..., D) by its knots, in float64, and cut at +-limit."""
+    """Map the wanted values of (..., D) by the knots of their channel, in float64, and cut at +-limit; the rest is NaN.
+
+    A channel at a time: there is no copy of all values in float64.
+    """
     _check_channels(values, counts)
-    after = torch.full(values.shape, torch.nan, dtype=dtype)  # (..., D)
+    after = torch.full(values.shape, torch.nan, dtype=dtype, device=values.device)  # (..., D)
     for d, count in enumerate(counts.tolist()):
         if count:
-            before = values[..., d].detach().cpu().double().numpy()
+            before = values[..., d][wanted[..., d]].detach().cpu().double().numpy()  # (n,)
             mapped = _piecewise(before, source[d, :count].numpy(), target[d, :count].numpy())
-            after[..., d] = torch.from_numpy(mapped).clamp(-limit, limit)
-    return after.to(values.device)
+            after[..., d][wanted[..., d]] = torch.from_numpy(mapped).clamp(-limit, limit).to(after)
+    return after
 
 
 def _check_channels(values: Tensor, counts: Tensor) -> None:
