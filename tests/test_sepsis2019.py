@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from ctlssl import catalogue, tasks
 from ctlssl.catalogue import dataset_names, load_dataset
 from ctlssl.files import open_dataset, save_dataset
 from ctlssl.packed_series import PackedSeries
 from ctlssl.questions import sepsis2019
+from ctlssl.runs import RunSettings, open_run, train_run
 from ctlssl.schema import channels, check_dataset, labels, select_series, static
 from ctlssl.tasks import TASKS, prepare
+from ctlssl.training import Training, predict
 
 FOLDER = Path(__file__).resolve().parent.parent / "datasets" / "sepsis2019"
 
@@ -236,3 +239,29 @@ class TestTasks:
         assert torch.equal(packed.to_series().values.nan_to_num(9), padded.values.nan_to_num(9))
         again = save_dataset(ds, tmp_path / "small.nc")
         assert prepare("sepsis2019/sepsis", 1, open_dataset(again)).test.ids.tolist() == split.test.ids.tolist()
+
+    def test_a_run_predicts_for_records_as_they_are(self, ds, tmp_path, monkeypatch):
+        monkeypatch.setenv("CTLSSL_DATA", str(tmp_path))
+        monkeypatch.setattr(catalogue, "_PLACES", ())
+        save_dataset(ds, tmp_path / "sepsis2019.nc")
+        for task, shown in (("sepsis", lambda part: part), ("sepsis_values", sepsis2019.hourly)):
+            settings = RunSettings(f"sepsis2019/{task}", width=4, training=Training(epochs=1))
+            train_run(settings, tmp_path / task)
+            run, split = open_run(tmp_path / task), prepare(f"sepsis2019/{task}", 0, ds)
+            short = np.isin(ds["series"].values, split.test.ids) & (ds["last_hour"].values <= 72)
+            table = run.predict(shown(select_series(ds, short))).set_index("series")
+            expected = torch.softmax(predict(run.model, split.test).logits.double(), dim=1)[:, 1].numpy()
+            known = dict(zip(split.test.ids.tolist(), expected.tolist(), strict=True))
+            assert len(table) > 3
+            assert table["class_1"].tolist() == pytest.approx([known[number] for number in table.index], abs=1e-6)
+            with pytest.raises(ValueError, match="no 'age' over series"):
+                run.predict(shown(select_series(ds, short)).drop_vars("age"))
+
+
+class TestPackedSplits:
+    def test_gaps_and_spans_are_those_of_padded_series(self):
+        times = torch.tensor([0.0, 0.5, 4.0, 100.0, 7.0, 7.0, 9.0], dtype=torch.float64)
+        packed = PackedSeries(torch.ones(7, 1), times, torch.ones(7, 1, dtype=torch.bool), torch.tensor([3, 0, 1, 3]))
+        for measure in (tasks.median_gap, tasks._longest_span):
+            assert measure(packed) == measure(packed.to_series())
+        assert (tasks.median_gap(packed), tasks._longest_span(packed)) == (2.0, 4.0)

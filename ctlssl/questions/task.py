@@ -27,7 +27,7 @@ class Task:
         dataset: the data set that it is asked of.
         kind: "classification", "regression" or "forecasting".
         description: one line.
-        window: how much time a model may see, in the data set's unit.
+        window: how much time a model may see, in the data set's unit; None is the longest span of the training part.
         build: the examples of a Dataset, in raw units.
         shares: of training, validation and test part. Where the examples name their published parts, these decide which
             series are tested, and the first two shares how the others are divided.
@@ -46,7 +46,7 @@ class Task:
     dataset: str
     kind: str
     description: str
-    window: float
+    window: float | None
     build: Callable[[xr.Dataset], Examples]
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     folds: int | None = None
