@@ -52,7 +52,7 @@ class Task:
     folds: int | None = None
     covariates: Callable[[xr.Dataset], Tensor] | None = None
     scale: Callable[[TimeSeries | PackedSeries], Normalizer] = Normalizer.fit
-    subgroups: Mapping[str, Callable[[Examples], np.ndarray]] = field(default_factory=dict)
+    subgroups: Mapping[str, Callable[[Examples], np.ndarray]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if len(self.shares) != 3 or min(self.shares) <= 0 or not math.isclose(sum(self.shares), 1.0):
