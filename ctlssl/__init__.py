@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ctlssl.clock_ablation import clock_ablation
     from ctlssl.comparison import compare
     from ctlssl.estimators import LSSLClassifier, LSSLForecaster, LSSLImputer, LSSLRegressor, Records
+    from ctlssl.exporting import export_model, export_step
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
@@ -109,6 +110,8 @@ _ON_FIRST_USE = {
     "fit_timescale": "ctlssl.timescale_fitting",
     "fit_step_sizes": "ctlssl.timescale_fitting",
     "TimeScale": "ctlssl.timescale_fitting",
+    "export_model": "ctlssl.exporting",
+    "export_step": "ctlssl.exporting",
     "testing": "ctlssl.testing",
     "synthetic": "ctlssl.synthetic",
 }
@@ -219,6 +222,9 @@ __all__ = [
     "LSSLForecaster",
     "LSSLImputer",
     "Records",
+    # programs that run without the library
+    "export_model",
+    "export_step",
     # contracts, for layers and models of your own
     "testing",
 ]

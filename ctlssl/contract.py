@@ -250,6 +250,8 @@ def _check_queries(problem: Problem, series: TimeSeries, query_times: Tensor | N
         raise ValueError(f"query_times has shape {found}; give ({series.batch}, queries), padded with NaN")
     if query_times.dtype != torch.float64:
         raise ValueError(f"query_times is {query_times.dtype}; times are float64, pass query_times.double()")
+    if torch.compiler.is_exporting():  # a program of tensors has no eyes for what is in them
+        return
     if (infinite := torch.isinf(query_times)).any():
         position = tuple(infinite.nonzero()[0].tolist())
         raise ValueError(f"query_times is infinite at (series, query) {position}; use NaN for a query that is absent")
@@ -278,7 +280,7 @@ def rate_per_series(rate: float | Tensor, series: TimeSeries) -> Tensor:
         ValueError: unless it is one positive number, or one a series.
     """
     rates = torch.as_tensor(rate, dtype=torch.float64, device=series.times.device)
-    if rates.shape not in {torch.Size([]), torch.Size([series.batch])}:
+    if rates.shape not in ((), (series.batch,)):
         raise ValueError(f"rate has shape {tuple(rates.shape)}; give a number or one a series, ({series.batch},)")
     if not bool((torch.isfinite(rates) & (rates > 0)).all()):
         raise ValueError("rate multiplies elapsed times: it must be positive and finite")
