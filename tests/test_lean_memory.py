@@ -27,7 +27,7 @@ sizes[7] = 1000
 label = draw.integers(0, 2, size=count)
 values = {}
 for name in sepsis2019.HEALTHY:
-    column = draw.normal(size=sizes.sum(), dtype=np.float32) + np.repeat(label, sizes)
+    column = draw.standard_normal(sizes.sum(), dtype=np.float32) + np.repeat(label, sizes)
     column[draw.random(sizes.sum(), dtype=np.float32) > 0.2] = np.nan
     values[name] = column
 time = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 1
