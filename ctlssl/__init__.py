@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from ctlssl.catalogue import dataset_names, load_dataset
     from ctlssl.clock_ablation import clock_ablation
     from ctlssl.comparison import compare
-    from ctlssl.estimators import LSSLClassifier, LSSLForecaster, LSSLImputer, LSSLRegressor, Records
+    from ctlssl.estimators import (
+        LSSLClassifier,
+        LSSLForecaster,
+        LSSLImputer,
+        LSSLLabeler,
+        LSSLRegressor,
+        LSSLSurvival,
+        Records,
+    )
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
@@ -82,7 +90,9 @@ _ON_FIRST_USE = {
     "LSSLClassifier": "ctlssl.estimators",
     "LSSLForecaster": "ctlssl.estimators",
     "LSSLImputer": "ctlssl.estimators",
+    "LSSLLabeler": "ctlssl.estimators",
     "LSSLRegressor": "ctlssl.estimators",
+    "LSSLSurvival": "ctlssl.estimators",
     "Records": "ctlssl.estimators",
     "testing": "ctlssl.testing",
     "synthetic": "ctlssl.synthetic",
@@ -182,6 +192,8 @@ __all__ = [
     "LSSLRegressor",
     "LSSLForecaster",
     "LSSLImputer",
+    "LSSLLabeler",
+    "LSSLSurvival",
     "Records",
     # contracts, for layers and models of your own
     "testing",

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from ctlssl.contract import Model, Prediction, Problem
 from ctlssl.normalization import Normalizer
@@ -52,13 +53,14 @@ class TrainedRun:
         Args:
             ds: of the schema, in the units and with the time unit of the training data. Its channels may stand in any
                 order.
-            at: times after the last row of each series, in its unit, for which forecasts are wanted; needed by
-                forecasts, and refused by what has one answer a series.
+            at: times after the last row of each series, in its unit, for which forecasts or labels are wanted; needed
+                by these, and refused by what has one answer a series.
             missing: what a channel is that the model knows and the Dataset lacks: "unobserved" or "error".
 
         Returns:
-            columns series, class_0 ... class_K-1 (probabilities); or series, target_0 ...; or series, time, variable,
-            mean, low and high (the middle 90 % of what the model holds likely).
+            columns series, class_0 ... class_K-1 (probabilities); or series, target_0 ...; or series, survival_0 ...
+            (probabilities to outlive each interval); or series, time, class_0 ...; or series, time, variable, mean, low
+            and high (the middle 90 % of what the model holds likely).
 
         Raises:
             ValueError: another unit of time, channels that the model does not know, no covariate that it needs, or
@@ -73,6 +75,13 @@ class TrainedRun:
             return pd.DataFrame({"series": ids, **{f"class_{k}": shares[:, k].numpy() for k in range(problem.outputs)}})
         if problem.kind == "regression":
             return pd.DataFrame({"series": ids, **{f"target_{k}": part.numpy() for k, part in enumerate(found.mean.T)}})
+        if problem.kind == "survival":
+            curves = torch.exp(-softplus(found.logits.double()).cumsum(1))  # (B, K)
+            return pd.DataFrame({"series": ids, **{f"survival_{k}": part.numpy() for k, part in enumerate(curves.T)}})
+        if problem.kind == "labelling":
+            shares = torch.softmax(found.logits.double(), 2).flatten(0, 1)  # (B Q, K)
+            rows = {"series": np.repeat(ids, queries.shape[1]), "time": queries.numpy().reshape(-1)}
+            return pd.DataFrame(rows | {f"class_{k}": part.numpy() for k, part in enumerate(shares.T)})
         return self._forecasts(ids, queries, found)
 
     def _read(self, ds: xr.Dataset, missing: str) -> TimeSeries:
@@ -85,7 +94,7 @@ class TrainedRun:
         return to_series(ds, self.variables, self.static, torch.float64, missing)
 
     def _queries(self, series: TimeSeries, at: Sequence[float] | None) -> Tensor | None:
-        forecasts = self.model.problem.kind == "forecasting"
+        forecasts = self.model.problem.asks_queries
         if forecasts != (at is not None and len(at) > 0):
             has = "forecasts need times" if forecasts else "there is one answer a series"
             raise ValueError(f"{has}; found at={at!r}")

@@ -18,7 +18,7 @@ from ctlssl.tasks import Examples
 from ctlssl.training.batches import batches_by_length, device_of, modes_restored, on_device, run_model, shuffled
 from ctlssl.training.checkpoints import Checkpoint, Checkpoints, Interrupted
 from ctlssl.training.chunks import Pieces, backward_in_chunks, terms_in_chunks
-from ctlssl.training.losses import LOSSES, Terms, mean_loss
+from ctlssl.training.losses import Terms, loss_of, mean_loss
 from ctlssl.training.optimization import Training, parameter_groups
 
 __all__ = ["Batches", "History", "Measure", "Run"]
@@ -89,7 +89,7 @@ class Run:
         self.past = Progressed()
         self.best_weights: dict[str, Tensor] | None = None
         self.device = device_of(model)
-        self.loss = LOSSES[model.problem.kind]
+        self.loss = loss_of(model.problem)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, training))
         self.order = torch.Generator().manual_seed(training.seed)
         self.order_at_start = self.order.get_state()
