@@ -39,7 +39,8 @@ def examples(kind, dtype=torch.float64, lengths=LENGTHS, queries=8):
     asked = 100 + (asked - 100) * span / 40
     asked[0, 5], asked[-2, 6] = series.times[0, 9], series.times[-2, 4]
     if kind == "labelling":
-        return Examples(series, ids, query_times=asked, targets=torch.randint(-1, 3, asked.shape, generator=draw))
+        targets = torch.randint(-1, 3, asked.shape, generator=draw)
+        return Examples(series, ids, query_times=asked, targets=torch.where(asked.isnan(), -1, targets))
     targets = torch.randn(*asked.shape, CHANNELS, generator=draw, dtype=dtype)
     seen = (torch.rand(targets.shape, generator=draw) < 0.7) & ~asked.isnan()[..., None]
     targets = torch.where(seen, targets, torch.nan)

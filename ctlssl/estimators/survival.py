@@ -168,6 +168,8 @@ class LSSLSurvival(SeriesEstimator):
 def _times_and_events(y: Any, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Times (n,) and whether the event happened, (n,) bool."""
     answers = answers_of(list(y) if isinstance(y, tuple) else y, ds)
+    if answers.dtype.kind in "UO":
+        raise ValueError(f"y is {y!r}: the records have no variables over series of these names; give (n, 2) numbers.")
     if answers.dtype.names is not None:
         flags = [name for name in answers.dtype.names if answers.dtype[name] == np.dtype(bool)]
         if len(answers.dtype.names) != 2 or len(flags) != 1:
