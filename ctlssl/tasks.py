@@ -42,7 +42,7 @@ class Split:
     normalizer: Normalizer
 
 
-def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Split:
+def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None, refit: bool = False) -> Split:
     """Split a task by series and normalise it; the same seed gives the same split to every model.
 
     Classes are dealt out in equal shares, of 60, 20 and 20 % where the task does not say otherwise. Every statistic
@@ -55,6 +55,8 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
         task: a name in `TASKS`, or a task of your own.
         seed: of the split.
         ds: the data; None is the bundled data set of the task.
+        refit: the training part takes in the validation part, which stays beside it: for a last fit without early
+            stopping, when all choices are made. The test part is the same.
 
     Raises:
         ValueError: an unknown task, or too few series for three parts.
@@ -71,7 +73,9 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
             raise ValueError(f"unknown task {task!r}; choose from {', '.join(TASKS)}.")
         task = TASKS[task]
     raw = task.build(load_dataset(task.dataset) if ds is None else ds)
-    parts = [raw.select(index) for index in deal(raw, seed, task.shares, task.folds)]
+    train, valid, test = deal(raw, seed, task.shares, task.folds)
+    train = np.union1d(train, valid) if refit else train
+    parts = [raw.select(index) for index in (train, valid, test)]
     normalizer = task.scale(parts[0].series)
     gap = median_gap(parts[0].series)
     problem = Problem(
@@ -81,7 +85,7 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
         static=0 if raw.series.static is None else raw.series.static.shape[1],
         time_scale=gap,
         first_gap=gap,
-        horizon=task.window,
+        horizon=_longest_span(parts[0].series) if task.window is None else task.window,
     )
     train, valid, test = (in_scores(part, normalizer) for part in parts)
     return Split(train, valid, test, problem, normalizer)
@@ -92,6 +96,12 @@ def median_gap(series: TimeSeries) -> float:
     gaps = series.gaps(first=0.0)  # (B, L)
     gaps = gaps[gaps > 0]
     return float(np.median(gaps.numpy())) if len(gaps) else 1.0
+
+
+def _longest_span(series: TimeSeries) -> float:
+    """The longest time from the first to the last row of a series; 1 where none takes any time."""
+    spans = series.gaps(first=0.0).sum(1)  # (B,)
+    return float(spans.max()) if len(spans) and spans.max() > 0 else 1.0
 
 
 def _outputs(task: Task, examples: Examples) -> int:
@@ -106,7 +116,15 @@ def _outputs(task: Task, examples: Examples) -> int:
 
 
 def in_scores(examples: Examples, normalizer: Normalizer) -> Examples:
-    """The examples in the units of a normalizer, float32; a target must be of a channel that varied in training."""
+    """Examples of raw units in those of a normalizer, float32; a target must be of a channel that varied in training.
+
+    Args:
+        examples: with the channels of the training part.
+        normalizer: learned from the training part.
+
+    Raises:
+        ValueError: other channels or static covariates.
+    """
     series = normalizer.apply(examples.series, torch.float32)
     if examples.targets is None or not examples.targets.is_floating_point():  # classes have no units
         return replace(examples, series=series)
