@@ -99,9 +99,9 @@ def own_rows(batch: Examples, processes: Processes) -> Iterator[Examples]:
     """The part of a batch that is this process's, inside of which dropout draws for the whole batch and keeps its rows.
 
     So every record has the random numbers that it has in one process, and all processes go on with the same generator.
-    The padding is that of the whole batch. A process for which there is no row reads the first one at a weight of 0, for
-    it has to draw as the others do. (Packed series, and what a model draws otherwise, are drawn in each process
-    by itself.)
+    The padding is that of the whole batch. A process for which there is no row reads the first one at a weight of 0:
+    it has to draw as the others do. (Packed series, and what a model draws otherwise, are drawn in each process by
+    itself.)
 
     Args:
         batch: the whole of it.
