@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from ctlssl.catalogue import dataset_names, load_dataset
     from ctlssl.clock_ablation import clock_ablation
     from ctlssl.comparison import compare
-    from ctlssl.estimators import LSSLClassifier, LSSLForecaster, LSSLImputer, LSSLRegressor, Records
+    from ctlssl.estimators import (
+        LSSLClassifier,
+        LSSLForecaster,
+        LSSLImputer,
+        LSSLLabeler,
+        LSSLRegressor,
+        LSSLSurvival,
+        Records,
+    )
     from ctlssl.exporting import export_model, export_step
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
@@ -104,7 +112,9 @@ _ON_FIRST_USE = {
     "LSSLClassifier": "ctlssl.estimators",
     "LSSLForecaster": "ctlssl.estimators",
     "LSSLImputer": "ctlssl.estimators",
+    "LSSLLabeler": "ctlssl.estimators",
     "LSSLRegressor": "ctlssl.estimators",
+    "LSSLSurvival": "ctlssl.estimators",
     "Records": "ctlssl.estimators",
     "fit_timescale": "ctlssl.timescale_fitting",
     "fit_step_sizes": "ctlssl.timescale_fitting",
@@ -219,6 +229,8 @@ __all__ = [
     "LSSLRegressor",
     "LSSLForecaster",
     "LSSLImputer",
+    "LSSLLabeler",
+    "LSSLSurvival",
     "Records",
     # programs that run without the library
     "export_model",

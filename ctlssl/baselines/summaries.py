@@ -78,12 +78,14 @@ class Reference(ABC):
         seed: of the random choices.
 
     Raises:
-        ValueError: for a kind that the reference does not answer.
+        ValueError: for a kind that the reference does not answer, or quantiles.
     """
 
     kinds: tuple[str, ...]
 
     def __init__(self, problem: Problem, seed: int = 0) -> None:
+        if problem.quantiles:
+            raise ValueError(f"{type(self).__name__} predicts no quantiles; leave them out, or take another model")
         if problem.kind not in self.kinds:
             raise ValueError(f"{type(self).__name__} answers {' and '.join(self.kinds)}, not {problem.kind}")
         self.problem, self.seed = problem, seed

@@ -23,7 +23,7 @@ class Task:
     Args:
         name: what `prepare` calls it, "dataset/question".
         dataset: the data set that it is asked of.
-        kind: "classification", "regression" or "forecasting".
+        kind: of problem, as in `Problem`.
         description: one line.
         window: how much time a model may see, in the data set's unit; None is the longest span of the training part.
         build: the examples of a Dataset, in raw units.

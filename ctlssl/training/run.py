@@ -20,7 +20,7 @@ from ctlssl.training.averaging import WeightAverage
 from ctlssl.training.batches import batches_by_length, device_of, modes_restored, on_device, run_model, shuffled
 from ctlssl.training.checkpoints import Checkpoint, Checkpoints, Interrupted
 from ctlssl.training.chunks import Pieces, backward_in_chunks, terms_in_chunks
-from ctlssl.training.losses import LOSSES, Terms, mean_loss
+from ctlssl.training.losses import Terms, loss_of, mean_loss
 from ctlssl.training.optimization import SCHEDULES, Training, parameter_groups
 from ctlssl.training.processes import own_rows, present
 
@@ -97,7 +97,7 @@ class Run:
         self.past = Progressed()
         self.best_weights: dict[str, Tensor] | None = None
         self.device = device_of(model)
-        self.loss = LOSSES[model.problem.kind]
+        self.loss = loss_of(model.problem)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, training))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = WeightAverage(model, training.average) if training.average else None
