@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
-    from ctlssl.models import EventModel, LayerModel, LSSLModel
+    from ctlssl.models import Ensemble, EventModel, LayerModel, LSSLModel
     from ctlssl.packed_series import PackedSeries
     from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
     from ctlssl.runs import RunSettings, open_run, train_run
@@ -67,6 +67,7 @@ __version__ = "0.1.0"
 _ON_FIRST_USE = {
     "baselines": "ctlssl.baselines",
     "models": "ctlssl.models",
+    "Ensemble": "ctlssl.models",
     "EventModel": "ctlssl.models",
     "LSSLModel": "ctlssl.models",
     "LayerModel": "ctlssl.models",
@@ -177,6 +178,7 @@ __all__ = [
     "LSSLModel",
     "LayerModel",
     "EventModel",
+    "Ensemble",
     "Stream",
     "models",
     "baselines",
