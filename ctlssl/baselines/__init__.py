@@ -19,6 +19,7 @@ from ctlssl.baselines.mtan import MTAN
 from ctlssl.baselines.neural_cde import NeuralCDE
 from ctlssl.baselines.neural_ode import NeuralODE
 from ctlssl.baselines.ode_rnn import ODERNN
+from ctlssl.baselines.period_summaries import PeriodSummaries
 from ctlssl.baselines.rnn_decay import RNNDecay
 from ctlssl.baselines.s5 import S5
 from ctlssl.baselines.summaries import LastValue, Reference, Summaries, summaries
@@ -38,6 +39,7 @@ __all__ = [
     "LastValue",
     "LogNCDE",
     "NeuralCDE",
+    "PeriodSummaries",
     "RNNDecay",
     "Reference",
     "Summaries",

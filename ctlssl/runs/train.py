@@ -55,7 +55,7 @@ def train_run(
         >>> settings = RunSettings("covid19/death", training=Training(epochs=1))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     sorted(train_run(settings, folder))
-        ['accuracy', 'auprc', 'auroc', 'log_loss']
+        ['accuracy', 'auprc', 'auroc', 'log_loss', 'macro_f1']
     """
     folder = RunFolder(out)
     with folder.held():

@@ -125,8 +125,8 @@ def evaluate(model: Model, examples: Examples, batch_size: int = 64, chunk: int 
         chunk: rows of a series that are in memory at a time, of a model that keeps a state; None for all.
 
     Returns:
-        auroc, auprc, log_loss and accuracy for classification; rmse and mae, pooled over the observed targets and in
-        the units of the examples, for regression and forecasting.
+        auroc, auprc, log_loss, accuracy and macro_f1 for classification; rmse and mae, pooled over the observed
+        targets and in the units of the examples, for regression and forecasting.
 
     Raises:
         ValueError: no series, or no labels or targets.

@@ -9,15 +9,24 @@ import numpy as np
 
 __all__ = ["HIGHER_IS_BETTER", "MAIN_METRIC", "classification_metrics", "regression_metrics"]
 
-HIGHER_IS_BETTER = {"auroc": True, "auprc": True, "log_loss": False, "accuracy": True, "rmse": False, "mae": False}
+HIGHER_IS_BETTER = {
+    "auroc": True,
+    "auprc": True,
+    "log_loss": False,
+    "accuracy": True,
+    "macro_f1": True,
+    "rmse": False,
+    "mae": False,
+}
 MAIN_METRIC = {"classification": "auroc", "regression": "rmse", "forecasting": "rmse"}  # what a ranking is by
 
 
 def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Area under the ROC curve, average precision, log loss and accuracy.
+    """Area under the ROC curve, average precision, log loss, accuracy and the mean F1 of the classes.
 
     With more than two classes the areas are means over classes, each against the rest. Where a class is absent from
-    ``labels`` the areas are undefined: NaN, with one warning.
+    ``labels`` the areas are undefined: NaN, with one warning. For accuracy and F1 the likeliest class is taken; the F1
+    of a class that is neither there nor taken is 0.
 
     Args:
         labels: (B,) integers in 0..K-1.
@@ -41,6 +50,9 @@ def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dic
         "auprc": math.nan,
         "log_loss": float(metrics.log_loss(labels, probabilities, labels=classes)),
         "accuracy": float(metrics.accuracy_score(labels, probabilities.argmax(1))),
+        "macro_f1": float(
+            metrics.f1_score(labels, probabilities.argmax(1), labels=classes, average="macro", zero_division=0.0)
+        ),
     }
     absent = sorted(set(classes.tolist()) - set(np.unique(labels).tolist()))
     if absent:
