@@ -20,9 +20,9 @@ Factory = Callable[..., Model]  # (problem, width=...)
 def models_by_name(names: str | Sequence[str]) -> dict[str, Factory]:
     """What builds each model, called as ``factory(problem, width=width)``, under the name as it was given.
 
-    A name is one of `MODELS`, `BASELINES` and `SERIES_MODELS`, or "all" alone, which are those of the first two; options
-    of the constructor follow it, each after a colon, as JSON or plain text: the same model then stands in a table
-    several times, once a setting.
+    A name is one of `MODELS`, `BASELINES` and `SERIES_MODELS`, or "all" alone for those of the first two; options of
+    the constructor follow it, each after a colon, as JSON or plain text: the same model then stands in a table several
+    times, once a setting.
 
     Args:
         names: one name or several.

@@ -12,6 +12,8 @@ _MOST_BINS = 2**20
 _OVERSAMPLING = 3  # frequencies looked at for every one that the span can tell apart
 _BINS_A_PERIOD = 4  # of the shortest period
 _OUTLIERS = 3.0  # standard deviations
+_RHYTHMIC = 0.5  # modulus of the spectral window from which on samples have a rhythm of their own
+_AS_MUCH = 0.85  # of what is strongest
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,12 @@ def _explained(driven: np.ndarray, window: np.ndarray, twice: np.ndarray, centre
 
 
 def strongest_frequency(times: np.ndarray, values: np.ndarray, shortest: float) -> float:
-    """The frequency of most power, from a third of a cycle in the span of the samples to one in the shortest period.
+    """The frequency of most power, from one cycle in the span of the samples to one in the shortest period.
 
     It is found on a grid of times by fast Fourier transforms, and then refined by `power`. The grid has at most 2^20
-    bins: of spans longer than some 80,000 shortest periods, the shortest are not looked at.
+    bins: of spans longer than some 80,000 shortest periods, the shortest are not looked at. Samples that have a rhythm
+    of their own, as those of nights have, show what is slow a second time, near once a day: where the slow frequency
+    explains nearly as much, the strongest of the slow ones is taken.
 
     Args:
         times: (n,), at least two different ones, in order.
@@ -94,15 +98,38 @@ def strongest_frequency(times: np.ndarray, values: np.ndarray, shortest: float) 
     bins = 1 << max(3, int(np.ceil(np.log2(_OVERSAMPLING * span / width))))
     place = np.minimum(np.rint(since / width), bins - 1).astype(np.int64)
     centred, last = values - values.mean(), bins // _BINS_A_PERIOD
-    driven = np.fft.rfft(np.bincount(place, weights=centred, minlength=bins))[1 : last + 1]
+    driven = np.fft.rfft(np.bincount(place, weights=centred, minlength=bins))[: last + 1]
     window = np.fft.rfft(np.bincount(place, minlength=bins).astype(np.float64))
-    share = _explained(driven, window[1 : last + 1], window[2 : 2 * last + 1 : 2], centred)
+    share = _explained(driven, window[: last + 1], window[: 2 * last + 1 : 2], centred)  # (last + 1,)
     step = 1.0 / (bins * width)
-    found = step * (1 + int(np.argmax(share)))
+    lowest = min(int(np.ceil(1.0 / (span * step))), last)
+    best = _without_alias(share, np.abs(window[: last + 1]) / len(values), lowest)
+    found = step * best
     for reach in (step, step / 10):
         near = np.maximum(found + reach * np.linspace(-1.0, 1.0, 21), step / 2)
         found = float(near[np.argmax(power(times, values, near))])
     return found
+
+
+def _without_alias(share: np.ndarray, window: np.ndarray, lowest: int) -> int:
+    """The place of the strongest frequency, which is not that of a slow one seen again by the rhythm of the sampling.
+
+    Args:
+        share: (F,) explained at 0, 1, .. steps.
+        window: (F,) modulus of the mean of exp(-2 pi i f t).
+        lowest: the first place that counts.
+    """
+    best = lowest + int(np.argmax(share[lowest:]))
+    beyond = min(2 * lowest, len(window) - 1)  # of the peak at 0
+    first = beyond + int(np.argmax(window[beyond:] >= _AS_MUCH * window[beyond:].max()))  # not twice a day, but once
+    sampling = first + int(np.argmax(window[first : first + beyond]))
+    if window[sampling] < _RHYTHMIC or 2 * best <= sampling:
+        return best
+    slow = abs(best - round(best / sampling) * sampling)
+    around = share[max(0, slow - _OVERSAMPLING) : slow + _OVERSAMPLING + 1]
+    if around.max() < _AS_MUCH * share[best] or 2 * lowest >= sampling:
+        return best
+    return lowest + int(np.argmax(share[lowest : sampling // 2 + 1]))
 
 
 def rhythms(times: np.ndarray, values: np.ndarray, count: int, harmonics: int, shortest: float) -> list[Rhythm]:

@@ -77,6 +77,6 @@ def _description(rhythm: Rhythm, times: np.ndarray, values: np.ndarray) -> np.nd
     turn = np.exp(-1j * np.angle(rhythm.shape[0]) * np.arange(1, len(size) + 1))
     turned = (rhythm.shape * turn)[1:] / first  # (K - 1,)
     at = np.array([2 * np.pi * rhythm.frequency])
-    power = lombscargle(times, values, at, floating_mean=True, normalize=True)[0]
+    power = float(np.squeeze(lombscargle(times, values, at, floating_mean=True, normalize=True)))
     whole = [np.log10(1.0 / rhythm.frequency), power, np.log10(first), rhythm.half, rhythm.left]
     return np.array([*whole, *size[1:] / first, *turned.real, *turned.imag])

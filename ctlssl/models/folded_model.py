@@ -106,15 +106,12 @@ class FoldedModel(Model):
         """See `Model.forward`; no gradient goes back to the values and times of the series."""
         check_request(self.problem, series, query_times, state)
         like = self.reader.norm.weight
-        pace = torch.log2(rate_per_series(rate, series)).to(like)  # (B,)
-        found = [self._folded(series, b) for b in range(series.batch)]
+        rates = rate_per_series(rate, series).tolist()
+        found = [self._folded(series, b, pace) for b, pace in enumerate(rates)]
         rows = _CYCLES * self.bins
         curves = torch.stack([curve for curve, _ in found]) if found else torch.empty(0, rows, 2 * series.channels)
         told = torch.stack([features for _, features in found]) if found else torch.empty(0, self._features)
-        told = told.to(like)  # (B, P F)
-        by_period = told.view(len(found), self.periods, -1)  # (B, P, F)
-        by_period[..., 1] += by_period[..., 0] * pace.unsqueeze(1) / _OCTAVES
-        static = told if series.static is None else torch.cat([series.static.to(told), told], dim=-1)
+        static = told.to(like) if series.static is None else torch.cat([series.static.to(like), told.to(like)], dim=-1)
         curves = curves.to(like)  # (B, R, 2 D)
         phases = (torch.arange(rows, dtype=torch.float64, device=like.device) + 0.5) / self.bins  # (R,)
         folded = TimeSeries(
@@ -130,12 +127,12 @@ class FoldedModel(Model):
     def _features(self) -> int:
         return self.periods * _told(self.harmonics)
 
-    def _folded(self, series: TimeSeries, b: int) -> tuple[Tensor, Tensor]:
+    def _folded(self, series: TimeSeries, b: int, pace: float) -> tuple[Tensor, Tensor]:
         """The folded curve (R, 2 D) of one series and what is told of its periods (P F,)."""
         length = int(series.lengths[b])
         values = torch.where(series.observed[b, :length], series.values[b, :length].double(), torch.nan)  # (n, D)
         times = series.times[b, :length].detach().cpu().numpy()  # (n,)
-        asked = (self.channel, self.bins, self.periods, self.harmonics, self.problem.time_scale, self.shortest)
+        asked = (self.channel, self.bins, self.periods, self.harmonics, self.problem.time_scale / pace, self.shortest)
         table = np.ascontiguousarray(values.detach().cpu().numpy())
         curve, told = _fold(times.tobytes(), table.tobytes(), series.channels, *asked)
         return torch.from_numpy(curve), torch.from_numpy(told)
