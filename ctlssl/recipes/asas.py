@@ -1,0 +1,27 @@
+"""The recipe for asas."""
+
+from __future__ import annotations
+
+from ctlssl.recipes.recipe import Recipe
+
+__all__ = ["RECIPES"]
+
+RECIPES = (
+    Recipe(
+        task="asas/class",
+        metric="macro_f1",
+        model="folded",
+        width=32,
+        options={"state_size": 32, "dropout": 0.3},
+        training={"epochs": 50, "learning_rate": 5e-3, "schedule": "cosine", "average": 0.95},
+        members=3,
+        refit=True,
+        seeds=5,
+        ablation={
+            "one model, not three": {"members": 1},
+            "times as they are, not folded": {"model": "lssl", "members": 1},
+            "one period, not two": {"options": {"periods": 1}, "members": 1},
+        },
+        minutes=10.0,
+    ),
+)
