@@ -39,6 +39,7 @@ __all__ = [
     "LastValue",
     "LogNCDE",
     "NeuralCDE",
+    "PERIOD_REFERENCES",
     "PeriodSummaries",
     "RNNDecay",
     "Reference",
@@ -74,3 +75,9 @@ REFERENCES: dict[str, Callable[..., Reference]] = {
     "boosting": partial(Summaries, family="boosting"),
     "last_value": LastValue,
 }
+
+PERIOD_REFERENCES: dict[str, Callable[..., Reference]] = {
+    "linear_periods": partial(PeriodSummaries, family="linear"),
+    "boosting_periods": partial(PeriodSummaries, family="boosting"),
+}
+"""References that look for periods: slow, and of use only where there are some, so no comparison takes them unasked."""

@@ -53,5 +53,6 @@ TASKS = (
         window=3300.0,
         build=asas_class,
         folds=5,
+        metric="macro_f1",
     ),
 )

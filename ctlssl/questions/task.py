@@ -31,6 +31,7 @@ class Task:
         folds: cross-validation: the number of parts each of which is the test part once. Seeds 0 to folds - 1 are the
             folds of one dealing, the next seeds those of another; the first two shares divide the rest.
         scale: learns from the training part the map from raw units to those of models and scores.
+        metric: what a clock ablation tells its models apart by; None is the metric of the kind.
 
     Raises:
         ValueError: shares that do not sum to 1, or fewer than two folds.
@@ -45,6 +46,7 @@ class Task:
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     folds: int | None = None
     scale: Callable[[TimeSeries], Normalizer] = Normalizer.fit
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.shares) != 3 or min(self.shares) <= 0 or not math.isclose(sum(self.shares), 1.0):
