@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
-    from ctlssl.models import EventModel, LayerModel, LSSLModel
+    from ctlssl.models import EventModel, FoldedModel, LayerModel, LSSLModel
     from ctlssl.packed_series import PackedSeries
     from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
     from ctlssl.runs import RunSettings, open_run, train_run
@@ -44,6 +44,7 @@ _ON_FIRST_USE = {
     "baselines": "ctlssl.baselines",
     "models": "ctlssl.models",
     "EventModel": "ctlssl.models",
+    "FoldedModel": "ctlssl.models",
     "LSSLModel": "ctlssl.models",
     "LayerModel": "ctlssl.models",
     "timescales": "ctlssl.half_lives",
@@ -134,6 +135,7 @@ __all__ = [
     "LSSLModel",
     "LayerModel",
     "EventModel",
+    "FoldedModel",
     "Stream",
     "models",
     "baselines",

@@ -12,6 +12,7 @@ _MOST_BINS = 2**20
 _OVERSAMPLING = 3  # frequencies looked at for every one that the span can tell apart
 _BINS_A_PERIOD = 4  # of the shortest period
 _OUTLIERS = 3.0  # standard deviations
+_LEAST_AREA = 1e-4  # of what cosine and sine span at the samples, beside a constant; 1/4 where they are at all phases
 _RHYTHMIC = 0.5  # modulus of the spectral window from which on samples have a rhythm of their own
 _AS_MUCH = 0.85  # of what is strongest
 
@@ -70,9 +71,9 @@ def _explained(driven: np.ndarray, window: np.ndarray, twice: np.ndarray, centre
     cc, ss = 0.5 * (1 + twice.real / n) - c**2, 0.5 * (1 - twice.real / n) - s**2
     cs = -0.5 * twice.imag / n - c * s
     area = cc * ss - cs**2
-    share = (ss * yc**2 + cc * ys**2 - 2 * cs * yc * ys) / (np.maximum(area, 1e-300) * np.mean(centred**2))
-    # where cosine, sine and constant are all but one at the samples, the quotient is rounding
-    return np.where(area > 1e-4, np.clip(share, 0.0, 1.0), 0.0)
+    clear = area > _LEAST_AREA  # else cosine, sine and constant are all but one at the samples, and a quotient rounding
+    share = (ss * yc**2 + cc * ys**2 - 2 * cs * yc * ys) / (np.where(clear, area, 1.0) * np.mean(centred**2))
+    return np.where(clear, np.clip(share, 0.0, 1.0), 0.0)
 
 
 def strongest_frequency(times: np.ndarray, values: np.ndarray, shortest: float) -> float:

@@ -43,10 +43,10 @@ PROBLEM = Problem("classification", channels=1, outputs=2, time_scale=4.0, first
 
 
 def test_it_tells_shapes_apart_whatever_the_period():
-    train, test = waves(120, 0), waves(80, 1)
+    train, test = waves(90, 0), waves(60, 1)
     torch.default_generator.manual_seed(0)
-    model = FoldedModel(PROBLEM, width=16, dropout=0.1)
-    fit(model, train, training=Training(epochs=12, learning_rate=1e-2))
+    model = FoldedModel(PROBLEM, width=16, bins=16, dropout=0.1)
+    fit(model, train, training=Training(epochs=10, learning_rate=1e-2))
     assert evaluate(model, test)["accuracy"] > 0.9
     reference = PeriodSummaries(PROBLEM).fit(train.series, train.labels)
     assert score("classification", reference.predict(test.series), test)["accuracy"] > 0.9

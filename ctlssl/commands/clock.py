@@ -60,8 +60,7 @@ def clock(
     training = Training(**{name: value for name, value in given.items() if value is not None})
     try:
         planned = plan(dataset, task, names_in(models), seeds, quick, training, width, False, threads, lengths=())
-        chosen = names_in(clocks) or list(CLOCKS)
-        check_clocks(chosen)
+        check_clocks(chosen := names_in(clocks) or list(CLOCKS))
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         refuse(error)
