@@ -99,8 +99,27 @@ def test_rate_and_units_are_one(rate):
     model = LSSLModel(PROBLEMS["classification"], width=6, summaries=True).double().eval()
     faster = TimeSeries(series.values, series.times * rate, series.observed, series.lengths, series.static)
     encoded = [model.encoder(series, None, rate), model.encoder(faster, None, 1.0)]
-    one, two = (model.summaries(model.summaries.gather(item), item.seen) for item in encoded)
+    summaries = model.readout.summaries
+    one, two = (summaries(summaries.gather(item), item.seen) for item in encoded)
     torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_what_the_summaries_say_is_added(kind):
+    torch.manual_seed(0)
+    series, _ = batch(dtype=torch.float64)
+    model = LSSLModel(PROBLEMS[kind], width=6, summaries=True).double().eval()
+    encoded = model.encoder(series, None, 1.0)
+    summaries = model.readout.summaries
+    read = torch.cat([0.3 * summaries(summaries.gather(encoded), encoded.seen), series.static], dim=1)
+    with torch.no_grad():
+        model.readout.linear.weight.normal_()
+        model.readout.body[-1].weight.zero_()
+    with_it, linear = answer(model(series)), read @ model.readout.linear.weight.T
+    with torch.no_grad():
+        model.readout.linear.weight.zero_()
+    outputs = PROBLEMS[kind].outputs
+    torch.testing.assert_close(with_it[:, :outputs], answer(model(series))[:, :outputs] + linear)
 
 
 def test_no_summaries_of_what_a_query_comes_before():

@@ -28,8 +28,8 @@ class LayerModel(Stack):
         step_range: smallest and largest step size at the start, in units of the clock; None reads them from `problem`.
         bidirectional: each block has a second layer that reads each series from its end; such a model keeps no state.
         dropout: of each block and the head.
-        summaries: the head also reads summary statistics of every channel, see `ctlssl.channel_summaries`; for values
-            in normal scores, and not for forecasts.
+        summaries: what summary statistics of every channel say is added to what the head says; for values in normal
+            scores, and not for forecasts. See `ctlssl.channel_summaries`.
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, not until the next.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.

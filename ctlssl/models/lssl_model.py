@@ -40,8 +40,8 @@ class LSSLModel(Stack):
         step_range: smallest and largest step size at the start, in units of the clock, such as
             `step_range_from_gaps(train.series, time_scale=problem.time_scale)`; None reads them from the problem.
         dropout: of each block and the head.
-        summaries: the head also reads summary statistics of every channel, see `ctlssl.channel_summaries`; for values
-            in normal scores, and not for forecasts.
+        summaries: what summary statistics of every channel say is added to what the head says; for values in normal
+            scores, and not for forecasts. See `ctlssl.channel_summaries`.
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, not until the next.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.

@@ -8,12 +8,13 @@ from ctlssl.questions import (
     pbc,
     pharmacokinetics,
     physionet2012,
+    plaid,
 )
 from ctlssl.questions.task import Task
 
 __all__ = ["TASKS", "Task"]
 
-_MODULES = (asas, covid19, generated, japanese_vowels, pbc, pharmacokinetics, physionet2012)
+_SETS = (asas, covid19, generated, japanese_vowels, pbc, pharmacokinetics, physionet2012, plaid)
 
-TASKS: dict[str, Task] = {task.name: task for module in _MODULES for task in module.TASKS}
+TASKS: dict[str, Task] = {task.name: task for questions in _SETS for task in questions.TASKS}
 """The tasks by name."""
