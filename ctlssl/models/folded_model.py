@@ -31,7 +31,7 @@ class FoldedModel(Model):
     frequency f of each series; its times t become the phases f (t - t_1) modulo two cycles, counted from the crest of
     the first harmonic; rows that fall into one of `bins` a cycle become one row, with their mean and their spread; and
     an `LSSLModel` that reads from both ends sees these rows, on a clock whose unit is a bin. The head is also told the
-    periods found and the harmonics of each oscillation.
+    periods found, the harmonics of each oscillation, and how the values of the channel are distributed.
 
     A time-scale of its own for every series is what `rate` is for: what a model of all periods would have to learn many
     times over is learned once, on a clock of cycles. Only the periods themselves, among the features, have units.
@@ -89,7 +89,7 @@ class FoldedModel(Model):
         curve = replace(
             problem,
             channels=2 * problem.channels,
-            static=problem.static + periods * _told(harmonics),
+            static=problem.static + _told(periods, harmonics),
             time_scale=1.0 / bins,
             first_gap=1.0 / bins,
             horizon=float(_CYCLES),
@@ -110,7 +110,11 @@ class FoldedModel(Model):
         found = [self._folded(series, b, pace) for b, pace in enumerate(rates)]
         rows = _CYCLES * self.bins
         curves = torch.stack([curve for curve, _ in found]) if found else torch.empty(0, rows, 2 * series.channels)
-        told = torch.stack([features for _, features in found]) if found else torch.empty(0, self._features)
+        told = (
+            torch.stack([features for _, features in found])
+            if found
+            else torch.empty(0, _told(self.periods, self.harmonics))
+        )
         static = told.to(like) if series.static is None else torch.cat([series.static.to(like), told.to(like)], dim=-1)
         curves = curves.to(like)  # (B, R, 2 D)
         phases = (torch.arange(rows, dtype=torch.float64, device=like.device) + 0.5) / self.bins  # (R,)
@@ -123,12 +127,8 @@ class FoldedModel(Model):
         )
         return replace(self.reader(folded), state=None)
 
-    @property
-    def _features(self) -> int:
-        return self.periods * _told(self.harmonics)
-
     def _folded(self, series: TimeSeries, b: int, pace: float) -> tuple[Tensor, Tensor]:
-        """The folded curve (R, 2 D) of one series and what is told of its periods (P F,)."""
+        """The folded curve (R, 2 D) of one series and what the head is told (F,)."""
         length = int(series.lengths[b])
         values = torch.where(series.observed[b, :length], series.values[b, :length].double(), torch.nan)  # (n, D)
         times = series.times[b, :length].detach().cpu().numpy()  # (n,)
@@ -142,7 +142,16 @@ _OCTAVES = math.log2(10.0)  # of a period, which make its feature one
 _SHARES = 4.0  # brings shares of an amplitude to the size of one
 
 
-def _told(harmonics: int) -> int:
+_PERCENTILES = (5, 25, 50, 75, 95)
+
+
+def _told(periods: int, harmonics: int) -> int:
+    """How many numbers the head is told."""
+    return periods * _each(harmonics) + len(_PERCENTILES) + 3
+
+
+def _each(harmonics: int) -> int:
+    """How many numbers describe a period."""
     return 5 + 3 * (harmonics - 1)
 
 
@@ -164,14 +173,14 @@ def _fold(
     when = (when - when[:1]) / unit
     seen = ~np.isnan(what[:, channel])
     found = rhythms(when[seen], what[seen, channel], periods, harmonics, shortest)
-    told = np.zeros((periods, _told(harmonics)))  # (P, F)
+    told = np.zeros((periods, _each(harmonics)))  # (P, E)
     for row, rhythm in zip(told, found, strict=False):
         row[:] = _description(rhythm)
     phases = np.zeros(len(when))
     if found:
         crest = np.angle(found[0].shape[0]) / (2 * np.pi)
         phases = (found[0].frequency * (when - when[seen][0]) + crest) % _CYCLES  # (n,)
-    return _binned(phases, what, bins), told.reshape(-1)
+    return _binned(phases, what, bins), np.concatenate([told.reshape(-1), _distribution(what[seen, channel])])
 
 
 def _description(rhythm: Rhythm) -> np.ndarray:
@@ -183,6 +192,22 @@ def _description(rhythm: Rhythm) -> np.ndarray:
     whole = [1.0, -math.log2(rhythm.frequency) / _OCTAVES, math.log10(total + 1e-3), rhythm.left]
     shares = [rhythm.half / (1.0 + rhythm.half), *size[1:] / total, *turned.real, *turned.imag]
     return np.array([*whole, *(_SHARES * share for share in shares)])
+
+
+def _distribution(values: np.ndarray) -> np.ndarray:
+    """Quantiles, skewness, kurtosis and roughness of values (n,), in units of their own spread."""
+    told = np.zeros(len(_PERCENTILES) + 3)
+    spread = values.std() if len(values) else 0.0
+    if spread > 0 and np.isfinite(spread):
+        standard = (values - values.mean()) / spread  # (n,)
+        roughness = np.mean(np.diff(standard) ** 2)  # 2 where neighbours have nothing in common
+        told[:] = [
+            *np.percentile(standard, _PERCENTILES),
+            np.tanh(np.mean(standard**3) / 2),
+            np.log(np.mean(standard**4)) - 1.0,
+            roughness - 1.0,
+        ]
+    return told
 
 
 def _binned(phases: np.ndarray, values: np.ndarray, bins: int) -> np.ndarray:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import torch
 import xarray as xr
 
 from ctlssl.examples import Examples
 from ctlssl.questions.task import Task
-from ctlssl.questions.windows import has_row
-from ctlssl.schema import select_rows, select_series, series_of_row, to_series
+from ctlssl.questions.windows import response_to_inputs
+from ctlssl.schema import select_series, series_of_row
 
 __all__ = ["TASKS"]
 
@@ -39,23 +38,7 @@ def later_concentrations(
         shown = measured & (first[owner] == np.arange(len(owner)))
     else:
         shown = measured & (ds["time"].values <= until)
-    asked = measured & ~shown
-    given = np.zeros_like(measured)
-    for name in inputs:
-        given |= ds[name].notnull().values
-    chosen = has_row(ds, shown) & has_row(ds, asked)
-    seen = ds.assign({drug: ds[drug].where(xr.DataArray(shown, dims="obs"))})
-    variables = (*inputs, drug)
-    future = to_series(select_series(select_rows(ds, asked), chosen), variables, (), torch.float64)
-    wanted = torch.tensor([name == drug for name in variables])  # (D,)
-    return Examples(
-        series=to_series(select_series(select_rows(seen, shown | given), chosen), variables, covariates, torch.float64),
-        ids=ds["series"].values[chosen],
-        query_times=torch.where(future.in_length, future.times, torch.nan),
-        targets=future.values,
-        target_observed=future.observed & wanted,
-        variables=variables,
-    )
+    return response_to_inputs(ds, drug, inputs, shown, covariates)
 
 
 def _task(
