@@ -59,6 +59,35 @@ def test_the_reference_has_nothing_to_say_of_short_series():
     assert np.isnan(table[:2, -20:]).all() and np.isfinite(table[2, -20:]).all()
 
 
+def test_the_curve_is_the_wave_by_its_phase_and_the_head_is_told_the_period():
+    times = np.sort(np.random.default_rng(5).uniform(0, 500, 900))
+    phases = times / 7.3
+    wave = np.cos(2 * np.pi * phases) + 0.4 * np.cos(4 * np.pi * phases) + 0.2 * np.cos(np.pi * phases)
+    series = TimeSeries(
+        torch.from_numpy(wave).float().view(1, -1, 1),
+        torch.from_numpy(times).view(1, -1),
+        torch.ones(1, 900, 1, dtype=torch.bool),
+        torch.tensor([900]),
+    )
+    read = []
+    model = FoldedModel(PROBLEM, width=8, bins=16, periods=1, harmonics=2)
+    model.reader.register_forward_pre_hook(lambda module, arguments: read.append(arguments[0]))
+    model(series)
+    (folded,) = read
+    centres = folded.times[0].numpy()
+    np.testing.assert_allclose(centres, (np.arange(32) + 0.5) / 16)
+    # which of the two cycles comes first is not told by the first harmonic
+    shapes = [
+        np.cos(2 * np.pi * centres) + 0.4 * np.cos(4 * np.pi * centres) + 0.2 * sign * np.cos(np.pi * centres)
+        for sign in (1, -1)
+    ]
+    errors = [np.abs(folded.values[0, :, 0].numpy() - shape).max() for shape in shapes]
+    assert min(errors) < 0.1 < max(errors)
+    told = folded.static[0].numpy()
+    assert told[1] == pytest.approx(np.log10(7.3 / 4.0), abs=1e-3)  # in units of the clock
+    assert told[4] == pytest.approx(4 * 0.2 / 1.2, abs=0.1) and told[5] == pytest.approx(4 * 0.4 / 1.4, abs=0.05)
+
+
 def test_a_shift_of_time_and_another_unit_change_nothing():
     examples = waves(4, 3)
     model = FoldedModel(PROBLEM, width=8).eval()

@@ -21,6 +21,8 @@ __all__ = ["FoldedModel"]
 
 _CYCLES = 2  # a double period, such as that of two unlike eclipses, shows as an unlike second cycle
 _KEPT = 2048  # series whose folding is remembered from one epoch to the next
+_SHARES = 4.0  # brings shares of an amplitude to the size of one
+_PERCENTILES = (5, 25, 50, 75, 95)
 
 
 class FoldedModel(Model):
@@ -105,18 +107,16 @@ class FoldedModel(Model):
     ) -> Prediction:
         """See `Model.forward`; no gradient goes back to the values and times of the series."""
         check_request(self.problem, series, query_times, state)
-        like = self.reader.norm.weight
+        like = self.reader.norm.weight.detach()
         rates = rate_per_series(rate, series).tolist()
         found = [self._folded(series, b, pace) for b, pace in enumerate(rates)]
-        rows = _CYCLES * self.bins
-        curves = torch.stack([curve for curve, _ in found]) if found else torch.empty(0, rows, 2 * series.channels)
-        told = (
-            torch.stack([features for _, features in found])
-            if found
-            else torch.empty(0, _told(self.periods, self.harmonics))
-        )
-        static = told.to(like) if series.static is None else torch.cat([series.static.to(like), told.to(like)], dim=-1)
-        curves = curves.to(like)  # (B, R, 2 D)
+        rows, told = _CYCLES * self.bins, _told(self.periods, self.harmonics)
+        curves = like.new_zeros(len(found), rows, 2 * series.channels)  # (B, R, 2 D)
+        static = like.new_zeros(len(found), told)  # (B, F)
+        for b, (curve, features) in enumerate(found):
+            curves[b], static[b] = torch.from_numpy(curve), torch.from_numpy(features)
+        if series.static is not None:
+            static = torch.cat([series.static.to(like), static], dim=-1)  # (B, S + F)
         phases = (torch.arange(rows, dtype=torch.float64, device=like.device) + 0.5) / self.bins  # (R,)
         folded = TimeSeries(
             curves,
@@ -127,22 +127,14 @@ class FoldedModel(Model):
         )
         return replace(self.reader(folded), state=None)
 
-    def _folded(self, series: TimeSeries, b: int, pace: float) -> tuple[Tensor, Tensor]:
+    def _folded(self, series: TimeSeries, b: int, pace: float) -> tuple[np.ndarray, np.ndarray]:
         """The folded curve (R, 2 D) of one series and what the head is told (F,)."""
         length = int(series.lengths[b])
         values = torch.where(series.observed[b, :length], series.values[b, :length].double(), torch.nan)  # (n, D)
         times = series.times[b, :length].detach().cpu().numpy()  # (n,)
         asked = (self.channel, self.bins, self.periods, self.harmonics, self.problem.time_scale / pace, self.shortest)
         table = np.ascontiguousarray(values.detach().cpu().numpy())
-        curve, told = _fold(times.tobytes(), table.tobytes(), series.channels, *asked)
-        return torch.from_numpy(curve), torch.from_numpy(told)
-
-
-_OCTAVES = math.log2(10.0)  # of a period, which make its feature one
-_SHARES = 4.0  # brings shares of an amplitude to the size of one
-
-
-_PERCENTILES = (5, 25, 50, 75, 95)
+        return _fold(times.tobytes(), table.tobytes(), series.channels, *asked)
 
 
 def _told(periods: int, harmonics: int) -> int:
@@ -189,7 +181,7 @@ def _description(rhythm: Rhythm) -> np.ndarray:
     total = max(float(size.sum()), 1e-12)
     turn = np.exp(-1j * np.angle(rhythm.shape[0]) * np.arange(1, len(size) + 1))  # the first harmonic at phase 0
     turned = (rhythm.shape * turn)[1:] / total  # (K - 1,)
-    whole = [1.0, -math.log2(rhythm.frequency) / _OCTAVES, math.log10(total + 1e-3), rhythm.left]
+    whole = [1.0, -math.log10(rhythm.frequency), math.log10(total + 1e-3), rhythm.left]
     shares = [rhythm.half / (1.0 + rhythm.half), *size[1:] / total, *turned.real, *turned.imag]
     return np.array([*whole, *(_SHARES * share for share in shares)])
 
