@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
-    from ctlssl.models import Ensemble, EventModel, LayerModel, LSSLModel
+    from ctlssl.models import Ensemble, EventModel, FoldedModel, LayerModel, LSSLModel
     from ctlssl.packed_series import PackedSeries
     from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
     from ctlssl.runs import RunSettings, open_run, train_run
@@ -69,6 +69,7 @@ _ON_FIRST_USE = {
     "models": "ctlssl.models",
     "Ensemble": "ctlssl.models",
     "EventModel": "ctlssl.models",
+    "FoldedModel": "ctlssl.models",
     "LSSLModel": "ctlssl.models",
     "LayerModel": "ctlssl.models",
     "timescales": "ctlssl.half_lives",
@@ -179,6 +180,7 @@ __all__ = [
     "LayerModel",
     "EventModel",
     "Ensemble",
+    "FoldedModel",
     "Stream",
     "models",
     "baselines",

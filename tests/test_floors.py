@@ -14,7 +14,18 @@ NOT_OURS = {"build", "dist", "node_modules", "__pycache__"}
 # An import goes to a lower floor, or beside on its own floor, and never in a circle.
 FLOORS = {
     **dict.fromkeys(
-        ["durable", "series", "packed_series", "event_parts", "events", "treatments", "elapsed", "state_matrices"], 0
+        [
+            "durable",
+            "series",
+            "packed_series",
+            "event_parts",
+            "events",
+            "treatments",
+            "elapsed",
+            "periods",
+            "state_matrices",
+        ],
+        0,
     ),
     **dict.fromkeys(["hippo", "hippo_measures", "state_space", "holds"], 1),
     **dict.fromkeys(["discretization", "kernels"], 2),

@@ -28,6 +28,8 @@ def test_three_classes_are_a_mean_over_classes():
     scores = classification_metrics(labels, probabilities)
     pairs = [(3 / 4), 1.0, (0.5 / 3)]  # class against the rest: pairs in order, ties count half
     assert scores["auroc"] == pytest.approx(np.mean(pairs))
+    # taken are 0, 1, 0 and 0 (the first of two alike): of class 0 both, and one in vain; class 1 rightly; never class 2
+    assert scores["macro_f1"] == pytest.approx((2 * 2 / (3 + 2) + 1 + 0) / 3)
 
 
 def test_one_class_is_undefined_with_one_warning():

@@ -59,7 +59,7 @@ def train_run(
         >>> settings = RunSettings("covid19/death", training=Training(epochs=1))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     sorted(train_run(settings, folder))
-        ['accuracy', 'auprc', 'auroc', 'log_loss']
+        ['accuracy', 'auprc', 'auroc', 'log_loss', 'macro_f1']
     """
     with joined() as processes:
         if processes.rank:

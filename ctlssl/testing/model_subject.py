@@ -72,9 +72,10 @@ def answer(prediction: Prediction) -> Tensor:
 
 
 def _swap_problem(model: nn.Module, problem: Problem) -> nn.Module:
-    """The same modules with another problem wherever one stands: a model reads its clock from there."""
+    """The same modules with another problem wherever the model's own stands: a model reads its clock from there."""
+    own = model.problem
     for module in model.modules():
         for name, value in list(vars(module).items()):
-            if isinstance(value, Problem):
+            if isinstance(value, Problem) and value == own:
                 setattr(module, name, problem)
     return model

@@ -136,8 +136,8 @@ def evaluate(
         rate: a number, or one a series (B,), that multiplies every elapsed time.
 
     Returns:
-        auroc, auprc, log_loss and accuracy for classification and, pooled over the labels, for labelling; rmse and
-        mae, pooled over the observed targets and in the units of the examples, for regression and forecasting;
+        auroc, auprc, log_loss, accuracy and macro_f1 for classification and, pooled over the labels, for labelling;
+        rmse and mae, pooled over the observed targets and in the units of the examples, for regression and forecasting;
         concordance and log_loss for survival.
 
     Raises:

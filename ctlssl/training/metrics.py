@@ -22,6 +22,7 @@ HIGHER_IS_BETTER = {
     "auprc": True,
     "log_loss": False,
     "accuracy": True,
+    "macro_f1": True,
     "rmse": False,
     "mae": False,
     "concordance": True,
@@ -36,10 +37,11 @@ MAIN_METRIC = {  # what a ranking is by
 
 
 def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Area under the ROC curve, average precision, log loss and accuracy.
+    """Area under the ROC curve, average precision, log loss, accuracy and the mean F1 of the classes.
 
     With more than two classes the areas are means over classes, each against the rest. Where a class is absent from
-    ``labels`` the areas are undefined: NaN, with one warning.
+    ``labels`` the areas are undefined: NaN, with one warning. For accuracy and F1 the likeliest class is taken; the F1
+    of a class that is neither there nor taken is 0.
 
     Args:
         labels: (B,) integers in 0..K-1.
@@ -63,6 +65,9 @@ def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dic
         "auprc": math.nan,
         "log_loss": float(metrics.log_loss(labels, probabilities, labels=classes)),
         "accuracy": float(metrics.accuracy_score(labels, probabilities.argmax(1))),
+        "macro_f1": float(
+            metrics.f1_score(labels, probabilities.argmax(1), labels=classes, average="macro", zero_division=0.0)
+        ),
     }
     absent = sorted(set(classes.tolist()) - set(np.unique(labels).tolist()))
     if absent:
