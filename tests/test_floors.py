@@ -26,7 +26,7 @@ FLOORS = {
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks", "splitting"], 5),
     **dict.fromkeys(["examples", "questions", "synthetic", "clocks"], 5),
-    **dict.fromkeys(["training", "pretraining", "model_names", "parameter_budget"], 6),
+    **dict.fromkeys(["training", "pretraining", "image_models", "model_names", "parameter_budget"], 6),
     **dict.fromkeys(["comparison", "costs", "estimators", "runs", "testing", "clock_ablation", "solver_sweep"], 7),
     **dict.fromkeys(["report", "report_notes", "plots", "saving", "clock_report", "views_report"], 8),
     **dict.fromkeys(["cli", "commands"], 9),

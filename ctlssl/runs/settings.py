@@ -13,6 +13,7 @@ import torch
 
 from ctlssl.baselines import BASELINES
 from ctlssl.contract import Model, Problem
+from ctlssl.image_models import IMAGE_MODELS
 from ctlssl.models import MODELS
 from ctlssl.tasks import TASKS
 from ctlssl.training import Training
@@ -26,7 +27,7 @@ class RunSettings:
 
     Args:
         task: a name in `ctlssl.tasks.TASKS`, such as "covid19/death".
-        model: a name in `ctlssl.models.MODELS` or `ctlssl.baselines.BASELINES`.
+        model: a name in `ctlssl.models.MODELS`, `ctlssl.baselines.BASELINES` or `ctlssl.image_models.IMAGE_MODELS`.
         width: of the model.
         options: further options of the model, as its class names them.
         training: how; its seed also gives the split and the initial weights.
@@ -47,7 +48,7 @@ class RunSettings:
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
-        known = {"task": TASKS, "model": {**MODELS, **BASELINES}}
+        known = {"task": TASKS, "model": {**MODELS, **BASELINES, **IMAGE_MODELS}}
         for name, names in known.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; there are {', '.join(names)}.")
@@ -65,7 +66,7 @@ class RunSettings:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.training.seed)
             try:
-                return {**MODELS, **BASELINES}[self.model](problem, width=self.width, **self.options)
+                return {**MODELS, **BASELINES, **IMAGE_MODELS}[self.model](problem, width=self.width, **self.options)
             except TypeError as error:
                 raise ValueError(f"options of {self.model}: {error}") from error
 
