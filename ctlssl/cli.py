@@ -9,6 +9,7 @@ import typer
 
 from ctlssl.commands.clock import clock
 from ctlssl.commands.comparing import compare, costs
+from ctlssl.commands.reproducing import reproduce
 from ctlssl.commands.runs import predict, train
 from ctlssl.commands.views import views
 
@@ -42,7 +43,7 @@ def options(
     """Linear state-space layers for time series sampled at irregular times."""
 
 
-for _command in (compare, costs, views, clock, train, predict):
+for _command in (compare, costs, views, clock, train, predict, reproduce):
     app.command()(_command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -59,11 +59,18 @@ class Encoder(nn.Module):
     Args:
         problem: channels and clock.
         width: W.
+        carried: False: a channel that was not seen in this row is 0 there, whatever was seen before.
+        channel_dropout: share of the channels of each series that are taken as never observed, while training.
+
+    Raises:
+        ValueError: a share that is none.
     """
 
-    def __init__(self, problem: Problem, width: int) -> None:
+    def __init__(self, problem: Problem, width: int, carried: bool = True, channel_dropout: float = 0.0) -> None:
         super().__init__()
-        self.problem = problem
+        if not 0.0 <= channel_dropout < 1.0:
+            raise ValueError(f"channel_dropout is {channel_dropout!r}; it is a share from 0 to below 1")
+        self.problem, self.carried, self.channel_dropout = problem, carried, channel_dropout
         self.unseen = nn.Parameter(torch.zeros(problem.channels))  # (D,) never a reading: learned apart from them
         self.linear = nn.Linear(3 * problem.channels + 3, width)
 
@@ -84,7 +91,7 @@ class Encoder(nn.Module):
         """
         rates, problem = rate_per_series(rate, series), self.problem  # (B,)
         asked = query_times if problem.kind == "forecasting" else None
-        rows = interleave(series, asked, problem.first_gap, before)
+        rows = interleave(self._thinned(series), asked, problem.first_gap, before)
         pace, dtype = rates.unsqueeze(-1), self.linear.weight.dtype  # (B, 1)
         channels = _last_seen(rows, before, dtype)
         filled = torch.where(channels.known, channels.values, self.unseen)  # (B, R, D)
@@ -92,7 +99,8 @@ class Encoder(nn.Module):
         spans = (elapsed / problem.horizon).to(dtype)  # (B, R)
         clocks = [self._clock(rows.dt * pace, dtype), self._clock(elapsed, dtype), spans / (1 + spans)]
         ages = self._ages(rows, channels, pace, dtype)  # (B, R, D)
-        features = torch.cat([filled, rows.observed.to(dtype), ages, torch.stack(clocks, dim=-1)], dim=-1)
+        shown = filled if self.carried else rows.values.to(dtype)  # (B, R, D)
+        features = torch.cat([shown, rows.observed.to(dtype), ages, torch.stack(clocks, dim=-1)], dim=-1)
         return Encoded(
             rows=rows,
             # in training dropout ties all rows together anyway, and one product of all is faster
@@ -104,6 +112,14 @@ class Encoder(nn.Module):
             static=None if series.static is None else series.static.to(dtype),
             seen=_seen_at_end(rows, channels, before),
         )
+
+    def _thinned(self, series: TimeSeries) -> TimeSeries:
+        """In training, without some channels of each series: no answer may then hang on one of them."""
+        if not (self.training and self.channel_dropout):
+            return series
+        shape = (series.batch, 1, series.channels)
+        kept = torch.rand(shape, device=series.values.device) >= self.channel_dropout  # (B, 1, D)
+        return replace(series, observed=series.observed & kept)
 
     def _clock(self, time: Tensor, dtype: torch.dtype) -> Tensor:
         scale, horizon = self.problem.time_scale, self.problem.horizon

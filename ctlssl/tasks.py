@@ -42,7 +42,7 @@ class Split:
     normalizer: Normalizer
 
 
-def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Split:
+def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None, refit: bool = False) -> Split:
     """Split a task by series and normalise it; the same seed gives the same split to every model.
 
     Classes are dealt out in equal shares, of 60, 20 and 20 % where the task does not say otherwise. Every statistic
@@ -55,6 +55,8 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
         task: a name in `TASKS`, or a task of your own.
         seed: of the split.
         ds: the data; None is the bundled data set of the task.
+        refit: the training part takes in the validation part, which stays beside it: for a last fit without early
+            stopping, when all choices are made. The test part is the same.
 
     Raises:
         ValueError: an unknown task, or too few series for three parts.
@@ -71,7 +73,9 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
             raise ValueError(f"unknown task {task!r}; choose from {', '.join(TASKS)}.")
         task = TASKS[task]
     raw = task.build(load_dataset(task.dataset) if ds is None else ds)
-    parts = [raw.select(index) for index in deal(raw, seed, task.shares, task.folds)]
+    train, valid, test = deal(raw, seed, task.shares, task.folds)
+    train = np.union1d(train, valid) if refit else train
+    parts = [raw.select(index) for index in (train, valid, test)]
     normalizer = task.scale(parts[0].series)
     gap = _median_gap(parts[0].series)
     problem = Problem(

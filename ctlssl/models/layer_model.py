@@ -28,6 +28,10 @@ class LayerModel(Stack):
         step_range: smallest and largest step size at the start, in units of the clock; None reads them from `problem`.
         bidirectional: each block has a second layer that reads each series from its end; such a model keeps no state.
         dropout: of each block and the head.
+        summaries: the head also reads summary statistics of every channel, see `ctlssl.channel_summaries`; for values
+            in normal scores, and not for forecasts.
+        channel_dropout: share of the channels of each series that are taken as never observed, while training.
+        carried: False: the encoder shows a value in its own row alone, not until the next.
 
     Raises:
         ValueError: a layer that does not exist.
@@ -52,9 +56,13 @@ class LayerModel(Stack):
         step_range: tuple[float, float] | None = None,
         bidirectional: bool = False,
         dropout: float = 0.5,
+        summaries: bool = False,
+        channel_dropout: float = 0.0,
+        carried: bool = True,
     ) -> None:
         if layer not in FAMILY:
             raise ValueError(f"no layer {layer!r}; there are {', '.join(FAMILY)}")
         steps = step_range_of(problem) if step_range is None else tuple(step_range)
         make = partial(FAMILY[layer], width, step_range=steps, **(options or {}))
-        super().__init__(problem, width, make, layers, bidirectional, dropout)
+        reading = summaries, channel_dropout, carried
+        super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)

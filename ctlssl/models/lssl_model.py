@@ -40,6 +40,10 @@ class LSSLModel(Stack):
         step_range: smallest and largest step size at the start, in units of the clock, such as
             `step_range_from_gaps(train.series, time_scale=problem.time_scale)`; None reads them from the problem.
         dropout: of each block and the head.
+        summaries: the head also reads summary statistics of every channel, see `ctlssl.channel_summaries`; for values
+            in normal scores, and not for forecasts.
+        channel_dropout: share of the channels of each series that are taken as never observed, while training.
+        carried: False: the encoder shows a value in its own row alone, not until the next.
         blocks: in which a diagonal A starts, as in `LSSL`.
 
     References:
@@ -72,6 +76,9 @@ class LSSLModel(Stack):
         step_range: tuple[float, float] | None = None,
         dropout: float = 0.5,
         blocks: int = 1,
+        summaries: bool = False,
+        channel_dropout: float = 0.0,
+        carried: bool = True,
     ) -> None:
         make = partial(
             LSSL,
@@ -86,7 +93,8 @@ class LSSLModel(Stack):
             step_size=step_size,
             blocks=blocks,
         )
-        super().__init__(problem, width, make, layers, bidirectional, dropout)
+        reading = summaries, channel_dropout, carried
+        super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)
 
     def timescales(self) -> xarray.Dataset:
         """Half-lives of the modes of every layer, in the unit of the data's times: see `ctlssl.timescales`."""

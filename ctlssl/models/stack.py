@@ -6,8 +6,10 @@ from abc import ABC
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
+from ctlssl.channel_summaries import ChannelSummaries
 from ctlssl.contract import Model, Prediction, Problem, check_request
 from ctlssl.encoders import Encoded, Encoder
 from ctlssl.heads import head
@@ -34,6 +36,9 @@ class Stack(Model, ABC):
         bidirectional: each block has a second layer, of its own parameters, that reads each series from its end; what
             is asked at a time is then answered from the observations on both sides. Such a model keeps no state.
         dropout: of each block and the head.
+        summaries: the head also reads `ChannelSummaries`, as further static covariates; not where queries are asked.
+        channel_dropout: share of the channels of each series that are taken as never observed, while training.
+        carried: False: the encoder shows a value in its own row alone, see `Encoder`.
     """
 
     def __init__(
@@ -44,13 +49,20 @@ class Stack(Model, ABC):
         layers: int,
         bidirectional: bool,
         dropout: float,
+        summaries: bool = False,
+        channel_dropout: float = 0.0,
+        carried: bool = True,
     ) -> None:
         super().__init__(problem)
+        if summaries and problem.kind == "forecasting":
+            raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
         self.bidirectional = bidirectional
-        self.encoder = Encoder(problem, width)
+        self.encoder = Encoder(problem, width, carried, channel_dropout)
+        self.summaries = ChannelSummaries(problem) if summaries else None
         self.blocks = nn.ModuleList(_Block(make, width, bidirectional, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.head = head(problem, width, dropout)
+        more = 0 if self.summaries is None else self.summaries.features
+        self.head = head(replace(problem, static=problem.static + more), width, dropout)
 
     def forward(
         self,
@@ -69,10 +81,14 @@ class Stack(Model, ABC):
             layers.append(after)
         hidden = self.norm(hidden)  # (B, R, W)
         pooled = self.head.gather(hidden, rows.committed, None if state is None else state.pooled)
+        summed = None
+        if self.summaries is not None:
+            summed = self.summaries.gather(encoded, None if state is None else state.summed)
+            encoded = _with_static(encoded, self.summaries(summed, encoded.seen))
         prediction = self.head.answer(encoded, pooled, rows.at_queries(hidden))
         if self.bidirectional:
             return prediction
-        return replace(prediction, state=ModelState(encoded.seen, tuple(layers), pooled))
+        return replace(prediction, state=ModelState(encoded.seen, tuple(layers), pooled, summed))
 
     def initial_state(self, batch: int) -> ModelState:
         """See `Model.initial_state`."""
@@ -84,7 +100,14 @@ class Stack(Model, ABC):
             Seen.nothing(batch, self.problem.channels, like),
             tuple(block.layer.initial_state(batch) for block in self.blocks),
             None if forecasts else Pooled.nothing(batch, len(like), like),
+            None if self.summaries is None else self.summaries.nothing(batch, like),
         )
+
+
+def _with_static(encoded: Encoded, more: Tensor) -> Encoded:
+    """With further covariates (B, F) of the whole series."""
+    static = more if encoded.static is None else torch.cat([encoded.static, more], dim=1)  # (B, S + F)
+    return replace(encoded, static=static)
 
 
 class _Block(nn.Module):

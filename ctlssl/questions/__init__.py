@@ -1,9 +1,11 @@
 """What can be asked of the data sets: one file for each set, with its tasks; `TASKS` has them all by name."""
 
-from ctlssl.questions import covid19, generated, pendulum
+from ctlssl.questions import covid19, generated, pendulum, physionet2012
 from ctlssl.questions.task import Task
 
 __all__ = ["TASKS", "Task"]
 
-TASKS: dict[str, Task] = {task.name: task for module in (covid19, generated, pendulum) for task in module.TASKS}
+TASKS: dict[str, Task] = {
+    task.name: task for module in (covid19, generated, pendulum, physionet2012) for task in module.TASKS
+}
 """The tasks by name."""

@@ -45,8 +45,8 @@ def fit(
         progress: called after every epoch with its number (from 1), its training loss and its validation loss
             (NaN without a validation part).
         checkpoints: where the fit is kept while it runs. Where there are checkpoints already, it goes on from the
-            newest one, with no difference in any bit of weights and losses. ``epochs`` and ``patience`` may then be
-            others than before; nothing else may.
+            newest one, with no difference in any bit of weights and losses. ``patience``, and at a constant learning
+            rate ``epochs``, may then be others than before; nothing else may.
 
     Raises:
         ValueError: a part without a series, or without what the problem needs; packed series that are to be learned
@@ -74,9 +74,10 @@ def fit(
                 run.resume(train, valid)
             while not run.finished:
                 run.train(train)
-                loss = math.nan if valid is None else run.validate(valid)
-                if progress is not None:
-                    progress(run.epoch, run.past.train_loss[-1], loss)
+                with run.averaged():
+                    loss = math.nan if valid is None else run.validate(valid)
+                    if progress is not None:
+                        progress(run.epoch, run.past.train_loss[-1], loss)
                 run.keep()
         finally:
             run.restore_best()
