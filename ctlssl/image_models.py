@@ -39,6 +39,7 @@ class ImageModel(Model):
         image: height and width in pixels.
         features: of an image.
         filters: of both convolutions.
+        scales: False: a forecast has no scale, and training minimises its squared error alone.
         options: of the model behind, as its class names them.
 
     Raises:
@@ -64,13 +65,14 @@ class ImageModel(Model):
         image: Sequence[int] = (24, 24),
         features: int = 32,
         filters: int = 12,
+        scales: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(problem)
         known: dict[str, Callable[..., Model]] = {**MODELS, **BASELINES}
         if of not in known:
             raise ValueError(f"no model {of!r}; there are {', '.join(known)}")
-        self.image, self.pixels, self.features = tuple(image), prod(image), features
+        self.image, self.pixels, self.features, self.scales = tuple(image), prod(image), features, scales
         others = problem.channels - self.pixels
         if len(self.image) != 2 or others < 0:
             raise ValueError(f"images of {self.image} pixels are not in the {problem.channels} channels of the problem")
@@ -93,11 +95,8 @@ class ImageModel(Model):
         if self.problem.kind != "forecasting":
             return prediction
         room = (self.pixels, 0)
-        return replace(
-            prediction,
-            mean=pad(prediction.mean[..., self.features :], room),  # (B, Q, D)
-            scale=pad(prediction.scale[..., self.features :], room, value=1.0),  # (B, Q, D)
-        )
+        scale = pad(prediction.scale[..., self.features :], room, value=1.0) if self.scales else None  # (B, Q, D)
+        return replace(prediction, mean=pad(prediction.mean[..., self.features :], room), scale=scale)
 
     def initial_state(self, batch: int) -> ModelState:
         """See `Model.initial_state`."""
