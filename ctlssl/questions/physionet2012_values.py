@@ -115,6 +115,7 @@ def after_first_day(ds: xr.Dataset) -> Examples:
 
     The protocol cuts at the median of the times of a batch of stays, which is 24 h within minutes.
     """
+    _check(ds)
     chosen = has_row(ds, rows_with_a_value(ds, -np.inf, 24.0)) & has_row(ds, rows_with_a_value(ds, 24.0, np.inf))
     return _known(ds, later_values(ds, landmark=24.0), chosen)
 
@@ -149,6 +150,7 @@ def next_values(ds: xr.Dataset) -> Examples:
 
 def _asked(ds: xr.Dataset, shown: np.ndarray, asked: np.ndarray, chosen: np.ndarray) -> Examples:
     """Some rows (obs,), and the values of others."""
+    _check(ds)
     wanted = part_of(ds, asked, chosen)
     examples = Examples(
         series=part_of(ds, shown, chosen),
@@ -159,6 +161,11 @@ def _asked(ds: xr.Dataset, shown: np.ndarray, asked: np.ndarray, chosen: np.ndar
         variables=channels(ds),
     )
     return _known(ds, examples, chosen)
+
+
+def _check(ds: xr.Dataset) -> None:
+    if channels(ds) != tuple(LARGEST):
+        raise ValueError(f"these units are of {len(LARGEST)} channels by name, found others; take the whole data set")
 
 
 def _known(ds: xr.Dataset, examples: Examples, chosen: np.ndarray) -> Examples:

@@ -16,9 +16,9 @@ SERIES, SEED = 4000, 42
 LEVELS = 255  # the published images have 8 bits
 
 
-def build(series=SERIES, seed=SEED):
+def build():
     """The images in 256 levels, sine and cosine, in the one schema."""
-    ds = pendulum.generate(series=series, seed=seed)
+    ds = pendulum.generate(series=SERIES, seed=SEED)
     for name in channels(ds):
         if name.startswith("pixel"):
             ds[name].values[:] = np.floor(ds[name].values * LEVELS) / np.float32(LEVELS)
