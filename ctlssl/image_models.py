@@ -39,6 +39,7 @@ class ImageModel(Model):
         image: height and width in pixels.
         features: of an image.
         filters: of both convolutions.
+        pixel_dropout: share of the pixels that are taken as not there, while training; the others are scaled up for it.
         scales: False: a forecast has no scale, and training minimises its squared error alone.
         options: of the model behind, as its class names them.
 
@@ -65,6 +66,7 @@ class ImageModel(Model):
         image: Sequence[int] = (24, 24),
         features: int = 32,
         filters: int = 12,
+        pixel_dropout: float = 0.0,
         scales: bool = True,
         **options: Any,
     ) -> None:
@@ -78,6 +80,7 @@ class ImageModel(Model):
             raise ValueError(f"images of {self.image} pixels are not in the {problem.channels} channels of the problem")
         forecasts = problem.kind == "forecasting"
         outputs = features + others if forecasts else problem.outputs
+        self.dropout = nn.Dropout(pixel_dropout)
         self.encoder = _convolutions(self.image, filters, features)
         self.inner = known[of](replace(problem, channels=features + others, outputs=outputs), width=width, **options)
 
@@ -110,7 +113,7 @@ class ImageModel(Model):
         shown = torch.where(pixels[seen], series.values[..., : self.pixels][seen], 0)  # (n, H W)
         values = series.values.new_zeros(*seen.shape, self.features)  # (B, L, F)
         if len(shown):
-            values[seen] = self.encoder(shown.view(-1, 1, *self.image)).to(values.dtype)
+            values[seen] = self.encoder(self.dropout(shown).view(-1, 1, *self.image)).to(values.dtype)
         return TimeSeries(
             torch.cat([values, series.values[..., self.pixels :]], dim=-1),
             series.times,

@@ -93,6 +93,19 @@ def test_forecasts_are_of_the_other_channels():
     assert build(scales=False)(series, queries).scale is None
 
 
+def test_pixels_are_dropped_while_training():
+    """Whole pixels, the others scaled up: an encoder that adds them up sees no more or less of them on average."""
+    model, (series, _) = build(pixel_dropout=0.5), batch()
+    model.encoder = torch.nn.Flatten()
+    model.features = PIXELS
+    seen = series.observed[..., :PIXELS].any(-1) & series.in_length
+    plain = model._encoded(series).values[seen][:, :PIXELS]
+    dropped = model.train()._encoded(series).values[seen][:, :PIXELS]
+    kept = dropped != 0
+    torch.testing.assert_close(dropped[kept], 2 * plain[kept])
+    assert 0.35 < float(kept[plain != 0].float().mean()) < 0.65
+
+
 def test_the_state_goes_on():
     """Rows in two chunks answer as all at once."""
     model, (series, _) = build(), batch()
