@@ -26,7 +26,7 @@ class ImageModel(Model):
 
     Each image becomes `features` numbers, in place of its pixels:
 
-        features = ReLU(linear(conv3(ReLU(conv5(image)))))
+        features = linear(ReLU(conv3(ReLU(conv5(image)))))
 
     with a stride of 2 in both convolutions; the model behind them reads these and the other channels. An image is
     there where any of its pixels is; a pixel that is not counts as 0. Images are read and never forecast: a forecast
@@ -132,7 +132,6 @@ def _convolutions(image: tuple[int, int], filters: int, features: int) -> nn.Seq
         nn.ReLU(),
         nn.Flatten(),
         nn.Linear(filters * left, features),
-        nn.ReLU(),
     )
 
 
