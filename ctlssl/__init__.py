@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ctlssl.catalogue import dataset_names, load_dataset
     from ctlssl.clock_ablation import clock_ablation
     from ctlssl.comparison import compare
+    from ctlssl.estimators import LSSLClassifier, LSSLForecaster, LSSLImputer, LSSLRegressor, Records
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
@@ -34,8 +35,22 @@ if TYPE_CHECKING:
     from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
     from ctlssl.runs import RunSettings, open_run, train_run
     from ctlssl.streaming import Stream
-    from ctlssl.tables import from_arrays, from_long, from_wide, to_long, to_series
+    from ctlssl.tables import (
+        convert_table,
+        from_aeon,
+        from_arrays,
+        from_long,
+        from_pypots,
+        from_pyrregular,
+        from_wide,
+        read_table,
+        screen,
+        to_long,
+        to_series,
+        to_torchcde,
+    )
     from ctlssl.tasks import Examples, Normalizer, Task, prepare
+    from ctlssl.timescale_fitting import TimeScale, fit_step_sizes, fit_timescale
     from ctlssl.training import Checkpoints, Training, evaluate, fit, predict
 
 __version__ = "0.1.0"
@@ -56,11 +71,18 @@ _ON_FIRST_USE = {
     "remember_window": "ctlssl.hippo_memory",
     "open_dataset": "ctlssl.files",
     "save_dataset": "ctlssl.files",
+    "convert_table": "ctlssl.tables",
+    "from_aeon": "ctlssl.tables",
     "from_arrays": "ctlssl.tables",
     "from_long": "ctlssl.tables",
+    "from_pypots": "ctlssl.tables",
+    "from_pyrregular": "ctlssl.tables",
     "from_wide": "ctlssl.tables",
+    "read_table": "ctlssl.tables",
+    "screen": "ctlssl.tables",
     "to_long": "ctlssl.tables",
     "to_series": "ctlssl.tables",
+    "to_torchcde": "ctlssl.tables",
     "Examples": "ctlssl.tasks",
     "Normalizer": "ctlssl.tasks",
     "Task": "ctlssl.tasks",
@@ -78,6 +100,14 @@ _ON_FIRST_USE = {
     "train_run": "ctlssl.runs",
     "compare": "ctlssl.comparison",
     "clock_ablation": "ctlssl.clock_ablation",
+    "LSSLClassifier": "ctlssl.estimators",
+    "LSSLForecaster": "ctlssl.estimators",
+    "LSSLImputer": "ctlssl.estimators",
+    "LSSLRegressor": "ctlssl.estimators",
+    "Records": "ctlssl.estimators",
+    "fit_timescale": "ctlssl.timescale_fitting",
+    "fit_step_sizes": "ctlssl.timescale_fitting",
+    "TimeScale": "ctlssl.timescale_fitting",
     "testing": "ctlssl.testing",
     "synthetic": "ctlssl.synthetic",
 }
@@ -143,11 +173,18 @@ __all__ = [
     "Events",
     "infusions",
     "gaps",
+    "convert_table",
+    "from_aeon",
     "from_arrays",
     "from_long",
+    "from_pypots",
+    "from_pyrregular",
     "from_wide",
+    "read_table",
+    "screen",
     "to_long",
     "to_series",
+    "to_torchcde",
     "open_dataset",
     "save_dataset",
     "dataset_names",
@@ -171,6 +208,15 @@ __all__ = [
     "transfer",
     "compare",
     "clock_ablation",
+    "fit_timescale",
+    "fit_step_sizes",
+    "TimeScale",
+    # estimators in the manner of scikit-learn
+    "LSSLClassifier",
+    "LSSLRegressor",
+    "LSSLForecaster",
+    "LSSLImputer",
+    "Records",
     # contracts, for layers and models of your own
     "testing",
 ]

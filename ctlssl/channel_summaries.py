@@ -1,16 +1,18 @@
-"""Summary statistics of every channel, gathered row by row: what a head may read beside the pooled features."""
+"""Summary statistics of every channel, gathered row by row, and what is answered from them beside a head."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from ctlssl.contract import Problem
+from ctlssl.contract import Prediction, Problem
 from ctlssl.encoders import Encoded
 from ctlssl.model_state import Seen, Summed
 from ctlssl.piecewise_linear import piecewise_linear
 
-__all__ = ["ChannelSummaries"]
+__all__ = ["ChannelSummaries", "SummaryReadout"]
 
 _SPANS = (
     (0.0, torch.inf),
@@ -21,23 +23,24 @@ _SPANS = (
 _SCORES = (-3.0, 3.0)  # normal scores
 _COUNTS = (0.0, 5.0)  # of log(1 + n)
 _SPREADS = (0.0, 2.0)
-_PIECES = 12
+_PIECES = 6
+_LEAST_VARIANCE = 1e-8
+_WEIGHT = 0.3  # of a feature beside a pooled one: there are thousands of them, each worth little
 
 
 class ChannelSummaries(nn.Module):
     """Count, mean, least and greatest value of each channel in four spans of time, its last value and its spread.
 
     The spans are the whole series, the first and the second half of a horizon, and what comes after three quarters of
-    it, counted from the first observation. Each number is encoded by how far it has come on twelve pieces of a range
-    (`piecewise_linear`), for values in normal scores; what is not known is 0 throughout. Nothing here is learned: the
-    head learns to read it. A model with such a head takes from a table what a table has, and from the layers the rest.
+    it, counted from the first observation. Each number is encoded by how far it has come on six pieces of a range
+    (`piecewise_linear`), for values in normal scores; what is not known is 0 throughout. Nothing here is learned.
 
     Args:
         problem: channels and horizon.
 
     Example:
         >>> ChannelSummaries(Problem("classification", channels=37, outputs=2)).features
-        8140
+        4144
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -86,13 +89,62 @@ class ChannelSummaries(nn.Module):
         dtype = summed.most.dtype
         known, n = summed.count > 0, summed.count.clamp(min=1)  # (B, S, D)
         mean = summed.total / n  # (B, S, D)
-        spread = (summed.square / n[:, 0] - mean[:, 0].square()).clamp(min=0).sqrt()  # (B, D)
+        variance = summed.square / n[:, 0] - mean[:, 0].square()  # (B, D)
+        varies = variance > _LEAST_VARIANCE  # below it there is rounding alone, and the root has no slope
+        spread = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)  # (B, D)
         ever = known[:, 0]  # (B, D)
         scored = [(mean, known), (summed.least, known), (summed.most, known), (seen.values, ever)]
         parts = [_encoded(value.to(dtype), *_SCORES, there) for value, there in scored]
         parts.append(_encoded(spread.to(dtype), *_SPREADS, ever))
         parts.append(_encoded(summed.count.log1p().to(dtype), *_COUNTS, torch.ones_like(known)))
         return torch.cat([*parts, known.flatten(1).to(dtype)], dim=1)  # (B, F)
+
+
+class SummaryReadout(nn.Module):
+    """What the summaries of a series say, to be added to what a head says from its pooled features.
+
+    With z the summaries and the static part, W z + V gelu(U z) is added to the logits or the means: a generalized
+    additive model, as a linear map of places on pieces is, and what goes beyond it. So a model takes from the summaries
+    what a table tells, and its layers are free to learn the rest.
+
+    Args:
+        problem: kind "classification" or "regression".
+        width: of gelu(U z).
+        dropout: of it.
+
+    Raises:
+        ValueError: a forecast, whose queries may come before what is summarized.
+
+    References:
+        Hastie and Tibshirani (1986), Generalized additive models, Statistical Science 1, 297-310.
+    """
+
+    def __init__(self, problem: Problem, width: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        if problem.kind == "forecasting":
+            raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
+        self.summaries = ChannelSummaries(problem)
+        reads = self.summaries.features + problem.static
+        self.linear = nn.Linear(reads, problem.outputs, bias=False)
+        nn.init.zeros_(self.linear.weight)
+        self.body = nn.Sequential(
+            nn.Linear(reads, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, problem.outputs, bias=False)
+        )
+
+    def forward(self, prediction: Prediction, encoded: Encoded, summed: Summed) -> Prediction:
+        """The prediction of the head with what the summaries add.
+
+        Args:
+            prediction: of the head.
+            encoded: of the batch.
+            summed: of this chunk and those before it.
+        """
+        read = _WEIGHT * self.summaries(summed, encoded.seen)  # (B, F)
+        read = read if encoded.static is None else torch.cat([read, encoded.static], dim=1)  # (B, F + S)
+        more = self.linear(read) + self.body(read)  # (B, outputs)
+        if prediction.logits is not None:
+            return replace(prediction, logits=prediction.logits + more)
+        return replace(prediction, mean=prediction.mean + more)
 
 
 def _encoded(values: Tensor, least: float, most: float, known: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import netCDF4
@@ -14,7 +15,7 @@ import xarray as xr
 from ctlssl.durable import replacing
 from ctlssl.schema import check_dataset
 
-__all__ = ["open_dataset", "save_dataset"]
+__all__ = ["open_dataset", "real_name", "save_dataset", "with_plain_names"]
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
 _REAL_NAME = "ctlssl_name"  # the attribute that holds a name which NetCDF cannot
@@ -49,7 +50,7 @@ def save_dataset(ds: xr.Dataset, path: str | os.PathLike) -> Path:
     """
     check_dataset(ds)
     path = Path(path)
-    stored = _with_plain_names(ds.drop_encoding())
+    stored = with_plain_names(ds.drop_encoding())
     # no byte shuffle: few distinct values and many NaN repeat as whole numbers
     filters = {"zlib": True, "complevel": 9, "shuffle": False, "fletcher32": True}
     # strings go as characters: strings of any length would lie in the one part of the file that has no checksum
@@ -123,14 +124,25 @@ def _check_row_size(path: Path, file: netCDF4.Dataset) -> None:
         raise ValueError(f"{path}: row_size sums to {total} but obs has {rows} rows; the file is damaged.")
 
 
-def _with_plain_names(ds: xr.Dataset) -> xr.Dataset:
+def with_plain_names(ds: xr.Dataset, taken: Collection[str] = ()) -> xr.Dataset:
+    """A Dataset whose names NetCDF can hold; the real ones are kept in an attribute.
+
+    Args:
+        ds: of the schema, or a part of it.
+        taken: names that are in the file already.
+    """
     odd = [name for name in ds.data_vars if not _PLAIN_NAME.fullmatch(str(name))]
-    free = (f"variable_{k}" for k in range(len(odd) + len(ds.variables)))
-    names = {name: next(new for new in free if new not in ds.variables) for name in odd}
+    free = (f"variable_{k}" for k in range(len(odd) + len(ds.variables) + len(taken)))
+    names = {name: next(new for new in free if new not in ds.variables and new not in taken) for name in odd}
     ds = ds.copy()
     for name in odd:
         ds[name].attrs[_REAL_NAME] = str(name)
     return ds.rename(names)
+
+
+def real_name(ds: xr.Dataset, name: object) -> str:
+    """The name of a variable before `with_plain_names`."""
+    return str(ds[name].attrs.get(_REAL_NAME, name))
 
 
 def _with_real_names(ds: xr.Dataset) -> xr.Dataset:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["WRITERS", "save_ablation", "save_comparison", "save_views"]
+__all__ = ["WRITERS", "save_ablation", "save_adaptation", "save_comparison", "save_views"]
 
 Writer = Callable[["xarray.Dataset", Path], None]
 
 
 def save_comparison(results: xarray.Dataset, folder: str | os.PathLike) -> list[Path]:
-    """Write results.nc, table.md, quality.png (quality against cost) and learning.png (losses by epoch).
+    """Write results.nc, table.md, quality.png (quality against cost), learning.png (losses by epoch) and report.html.
 
     Args:
         results: from `ctlssl.compare`.
@@ -36,6 +36,31 @@ def save_ablation(results: xarray.Dataset, folder: str | os.PathLike) -> list[Pa
 def save_views(results: xarray.Dataset, folder: str | os.PathLike) -> list[Path]:
     """Write views.nc, views.md and views.png; arguments as of `save_comparison`, results of `compare_views`."""
     return _save(results, Path(folder), _OF_VIEWS)
+
+
+def save_adaptation(results: xarray.Dataset, folder: str | os.PathLike, metric: str | None = None) -> list[Path]:
+    """Write adapt.nc, adapt.md and adapt.png.
+
+    Args:
+        results: from `ctlssl.adaptation.adaptation`.
+        folder: exists.
+        metric: what the table and the picture show; None is that by which a ranking goes.
+
+    Returns:
+        The paths.
+    """
+    from ctlssl.adaptation_report import adaptation_markdown, plot_adaptation
+
+    writers: dict[str, Writer] = {
+        "adapt.nc": _write_netcdf,
+        "adapt.md": lambda found, path: _write_text(adaptation_markdown(found, metric), path),
+        "adapt.png": lambda found, path: plot_adaptation(found, metric).savefig(path, format="png", dpi=150),
+    }
+    return _save(results, Path(folder), writers)
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf8")
 
 
 def _save(results: xarray.Dataset, folder: Path, writers: Mapping[str, Writer]) -> list[Path]:
@@ -76,6 +101,20 @@ def _write_learning(results: xarray.Dataset, path: Path) -> None:
     plot_learning(results).savefig(path, format="png", dpi=150)
 
 
+def _write_page(results: xarray.Dataset, path: Path) -> None:
+    from ctlssl.page import page, picture, section, table, words
+    from ctlssl.plots import plot_comparison, plot_learning
+    from ctlssl.report import summary, verdict
+
+    told = [words(line) for line in verdict(results).splitlines()]
+    scores = [section(task, table(*summary(results, task)[:2])) for task in results.task.values.tolist()]
+    quality = picture(plot_comparison(results), "Test scores by seconds of training")
+    learning = picture(plot_learning(results), "Validation loss by epoch")
+    path.write_text(
+        page("Comparison of models", *told, *scores, section("Pictures", quality, learning)), encoding="utf8"
+    )
+
+
 def _write_clock_markdown(results: xarray.Dataset, path: Path) -> None:
     from ctlssl.clock_report import ablation_markdown
 
@@ -105,6 +144,7 @@ WRITERS: dict[str, Writer] = {
     "table.md": _write_markdown,
     "quality.png": _write_quality,
     "learning.png": _write_learning,
+    "report.html": _write_page,
 }
 _OF_CLOCKS: dict[str, Writer] = {
     "clock.nc": _write_netcdf,

@@ -20,7 +20,7 @@ from ctlssl.questions import TASKS, Task
 from ctlssl.series import TimeSeries
 from ctlssl.splitting import deal
 
-__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "prepare"]
+__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "in_scores", "median_gap", "prepare"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None, refit
     train = np.union1d(train, valid) if refit else train
     parts = [raw.select(index) for index in (train, valid, test)]
     normalizer = task.scale(parts[0].series)
-    gap = _median_gap(parts[0].series)
+    gap = median_gap(parts[0].series)
     problem = Problem(
         kind=task.kind,
         channels=raw.series.channels,
@@ -85,17 +85,23 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None, refit
         static=0 if raw.series.static is None else raw.series.static.shape[1],
         time_scale=gap,
         first_gap=gap,
-        horizon=task.window,
+        horizon=_longest_span(parts[0].series) if task.window is None else task.window,
     )
-    train, valid, test = (_normalised(part, normalizer) for part in parts)
+    train, valid, test = (in_scores(part, normalizer) for part in parts)
     return Split(train, valid, test, problem, normalizer)
 
 
-def _median_gap(series: TimeSeries) -> float:
+def median_gap(series: TimeSeries) -> float:
     """The median time between observations of one series; ties in time do not count; 1 where there is none."""
     gaps = series.gaps(first=0.0)  # (B, L)
     gaps = gaps[gaps > 0]
     return float(np.median(gaps.numpy())) if len(gaps) else 1.0
+
+
+def _longest_span(series: TimeSeries) -> float:
+    """The longest time from the first to the last row of a series; 1 where none takes any time."""
+    spans = series.gaps(first=0.0).sum(1)  # (B,)
+    return float(spans.max()) if len(spans) and spans.max() > 0 else 1.0
 
 
 def _outputs(task: Task, examples: Examples) -> int:
@@ -106,7 +112,16 @@ def _outputs(task: Task, examples: Examples) -> int:
     return examples.labels.shape[1]
 
 
-def _normalised(examples: Examples, normalizer: Normalizer) -> Examples:
+def in_scores(examples: Examples, normalizer: Normalizer) -> Examples:
+    """Examples of raw units in those of a normalizer, float32; a target must be of a channel that varied in training.
+
+    Args:
+        examples: with the channels of the training part.
+        normalizer: learned from the training part.
+
+    Raises:
+        ValueError: other channels or static covariates.
+    """
     series = normalizer.apply(examples.series, torch.float32)
     if examples.targets is None:
         return replace(examples, series=series)

@@ -29,7 +29,7 @@ def test_compare_prints_and_saves(tmp_path):
     assert "covid19/forecast" in done.output and "gru *" in done.output and "last_value" in done.output
     assert "gru has the best rmse of the neural models" in done.output
     assert str(out / "results.nc") in done.output
-    assert sorted(os.listdir(out)) == ["cells", "learning.png", "quality.png", "results.nc", "table.md"]
+    assert sorted(os.listdir(out)) == ["cells", "learning.png", "quality.png", "report.html", "results.nc", "table.md"]
     results = xarray.load_dataset(out / "results.nc")
     rmse = results["rmse"].sel(task="covid19/forecast", model="gru", seed=0).item()
     assert 0.3 < rmse < 1.5 and f"{rmse:.3f}" in done.output
@@ -88,12 +88,17 @@ def test_version():
     assert (done.exit_code, done.output.strip()) == (0, f"ctlssl {version('ctlssl')}")
 
 
-@pytest.mark.parametrize("command", ["compare", "costs"])
+ARGUMENTS = {"dataset", "task", "data", "run"}  # that stand without a name before them
+
+
+@pytest.mark.parametrize("command", ["compare", "costs", "inspect", "train", "predict", "evaluate", "stream"])
 def test_every_option_is_explained(command):
     surroundings = {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
     done = CliRunner().invoke(cli.app, [command, "--help"], env=surroundings)
-    for option in inspect.signature(getattr(cli, command)).parameters.keys() - {"dataset"}:
-        lines = [line for line in done.output.splitlines() if f"--{option}" in line.split()[:4]]
+    named = ARGUMENTS - ({"task"} if command == "compare" else set())
+    for option in inspect.signature(getattr(cli, command)).parameters.keys() - named:
+        option = option.replace("_", "-")
+        lines = [line for line in done.output.splitlines() if f"--{option}" in line.split()[:4] and line[0] == "│"]
         assert len(lines) == 1 and len(lines[0].split()) > 4, option
 
 

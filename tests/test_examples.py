@@ -13,12 +13,16 @@ from examples import (
     one_form,
     oscillators,
     outliers,
+    own_table,
     pretraining,
     recurrent_models,
     state_tracking,
     system_recovery,
     time_scales,
+    uncertainty,
+    unknown_clock,
 )
+from tests.pages import check_page
 
 
 def test_hippo_memory(tmp_path):
@@ -55,6 +59,20 @@ def test_time_scales(tmp_path):
     assert path.stat().st_size > 10_000
     assert found["log_loss after"] < found["log_loss before"]
     assert 0.1 < found["before"] < 1 and found["after"] != found["before"]
+
+
+@pytest.mark.slow
+def test_unknown_clock():
+    found = unknown_clock.main()
+    assert found["factor"] == pytest.approx(60, rel=0.1) and found["factor without answers"] == pytest.approx(
+        60, rel=0.2
+    )
+    assert found["wrong unit"] > 2 * found["seconds"] and found["16 answers"] < 1.1 * found["seconds"]
+
+
+def test_unknown_clock_in_short():
+    found = unknown_clock.main(epochs=8, factor=1 / 60)
+    assert found["16 answers"] < found["wrong unit"] and found["factor"] == pytest.approx(1 / 60, rel=0.5)
 
 
 def test_liquid():
@@ -169,3 +187,20 @@ def test_lorenz_is_reconstructed():
     (found,) = lorenz.main((1,))
     assert found["divergence"] < 4 and found["spectral distance"] < 0.4
     assert found["regions"] >= 3 and 0.2 < found["right lobe"] < 0.8 and found["distance of the lobes"] < 0.5
+
+
+def test_uncertainty():
+    found = uncertainty.main(series=150, epochs=8)
+    assert found["coverage"] < 0.06 and found["growth"] > 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_own_table(tmp_path):
+    """From a CSV of 300 patients to a report and predictions in three commands: right, and under five minutes."""
+    found = own_table.main(str(tmp_path))
+    print(f"three commands took {found['seconds']:.0f} s")
+    assert found["seconds"] < 300 and found["auroc"] > 0.85
+    assert found["difference"] < 1e-12 and found["predictions"] > 50
+    check_page(tmp_path / "run" / "report.html", pictures=6)
+    check_page(tmp_path / "look.html", pictures=1)

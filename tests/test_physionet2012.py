@@ -10,12 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from ctlssl import catalogue
 from ctlssl.catalogue import dataset_names, load_dataset
 from ctlssl.files import open_dataset, save_dataset
 from ctlssl.questions.physionet2012 import covariates
+from ctlssl.runs import RunSettings, open_run, train_run
 from ctlssl.schema import channels, check_dataset, labels, static
 from ctlssl.tasks import TASKS, prepare
+from ctlssl.training import Training, predict
 
 FOLDER = Path(__file__).resolve().parent.parent / "datasets" / "physionet2012"
 
@@ -252,3 +256,14 @@ class TestTasks:
     def test_what_cannot_be_true_is_unknown(self, ds):
         wrong = ds.assign(height=ds["height"] * 0 + 1.8, gender=ds["gender"] * 0 - 1)
         assert covariates(wrong)[0].tolist() == [80, 170, 0, 80, 0, 0, 0, 1, 0, 0]
+
+    def test_a_run_predicts_for_records_as_they_are(self, ds, tmp_path, monkeypatch):
+        monkeypatch.setenv("CTLSSL_DATA", str(tmp_path))
+        monkeypatch.setattr(catalogue, "_PLACES", ())
+        save_dataset(ds, tmp_path / "physionet2012.nc")
+        settings = RunSettings("physionet2012/death", width=4, training=Training(epochs=1))
+        train_run(settings, tmp_path / "run")
+        split = prepare("physionet2012/death", 0, ds)
+        table = open_run(tmp_path / "run").predict(ds).set_index("series")
+        expected = torch.softmax(predict(open_run(tmp_path / "run").model, split.test).logits.double(), dim=1)
+        assert table.loc[split.test.ids, "class_1"].to_numpy() == pytest.approx(expected[:, 1].numpy(), abs=1e-6)

@@ -5,15 +5,23 @@ import xarray
 
 from ctlssl import saving
 from ctlssl.saving import save_comparison
+from tests.pages import check_page
 from tests.toys import comparison
 
 
 def test_all_files(tmp_path):
     results = comparison()
     paths = save_comparison(results, tmp_path)
-    assert sorted(path.name for path in paths) == ["learning.png", "quality.png", "results.nc", "table.md"]
+    assert sorted(path.name for path in paths) == [
+        "learning.png",
+        "quality.png",
+        "report.html",
+        "results.nc",
+        "table.md",
+    ]
     assert sorted(paths) == sorted(tmp_path.iterdir())
     xarray.testing.assert_identical(xarray.load_dataset(tmp_path / "results.nc"), results)
+    assert "gru" in check_page(tmp_path / "report.html", pictures=2)
 
 
 def test_nothing_was_trained(tmp_path):

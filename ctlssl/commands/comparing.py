@@ -11,7 +11,7 @@ from ctlssl.commands.console import names_in, refuse, show
 
 __all__ = ["compare", "costs"]
 
-_FILES = ("results.nc", "table.md", "quality.png", "learning.png")
+_FILES = ("results.nc", "table.md", "quality.png", "learning.png", "report.html")
 _TIMED = (
     "lssl",
     "ode_rnn:method=euler:steps=1",

@@ -1,4 +1,4 @@
-"""The commands of a run: `ctlssl train`, `ctlssl predict`."""
+"""The command that makes a run: `ctlssl train`."""
 
 from __future__ import annotations
 
@@ -8,125 +8,187 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctlssl.commands.console import end, refuse
+from ctlssl.commands import columns
+from ctlssl.commands.console import end as ended
+from ctlssl.commands.console import refuse
 
 if TYPE_CHECKING:
-    import xarray
-
     from ctlssl.runs import RunSettings
 
-__all__ = ["predict", "train"]
+__all__ = ["train"]
 
 _STOPPED = 143  # as of a process that SIGTERM ends
 
 
-_Task = typer.Argument(help="A task such as covid19/death, or a data set: its first task.", show_default=False)
-_Model = typer.Option(help="Name of the model.", show_default="lssl")
-_Epochs = typer.Option(min=1, help="Most passes over the training part.", show_default="40")
-_Seed = typer.Option(min=0, help="Of the split, the initial weights and the batches.", show_default="0")
-_Width = typer.Option(min=1, help="Channels inside the model.", show_default="32")
-_Option = typer.Option(help="An option of the model, NAME=VALUE with a JSON value; may be repeated.")
-_Config = typer.Option(
-    help="TOML file: task, model, width, the tables options and training (the fields of ctlssl.Training). What the "
-    "command line says comes first.",
-    exists=True,
-    dir_okay=False,
-)
+_Task = Annotated[
+    str | None,
+    typer.Argument(
+        help="A task such as covid19/death, a data set (its first task), or a file of records of your own: "
+        ".csv, .tsv, .parquet, .nc.",
+        show_default=False,
+    ),
+]
+_Model = Annotated[str | None, typer.Option(help="Name of the model.", show_default="lssl")]
+_Epochs = Annotated[int | None, typer.Option(min=1, help="Most passes over the training part.", show_default="40")]
+_Seed = Annotated[
+    int | None, typer.Option(min=0, help="Of the split, the initial weights and the batches.", show_default="0")
+]
+_Width = Annotated[int | None, typer.Option(min=1, help="Channels inside the model.", show_default="32")]
+_Option = Annotated[
+    list[str] | None,
+    typer.Option(help="An option of the model, NAME=VALUE with a JSON value; may be repeated.", show_default="none"),
+]
+_Kind = Annotated[
+    str | None,
+    typer.Option(help="classification, regression or forecasting.", show_default="seen from the labels"),
+]
+_Until = Annotated[
+    float | None, typer.Option(help="For forecasts, the last time asked for.", show_default="all that there is")
+]
+_Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file: task (a name, or a table with the options of records), model, width, and the tables options "
+        "and training (the fields of ctlssl.Training). What the command line says comes first.",
+        show_default="none",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+_Out = Annotated[Path, typer.Option(help="Folder of the run.", file_okay=False)]
+_Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")]
+_Minutes = Annotated[float, typer.Option(min=0.01, help="Minutes between checkpoints within an epoch.")]
+_Threads = Annotated[int, typer.Option(min=1, help="Threads of torch; small models are faster on one.")]
+_Report = Annotated[bool, typer.Option("--report/--no-report", help="Write report.html at the end.")]
 
 
 def train(
-    task: Annotated[str | None, _Task] = None,
-    model: Annotated[str | None, _Model] = None,
-    epochs: Annotated[int | None, _Epochs] = None,
-    seed: Annotated[int | None, _Seed] = None,
-    width: Annotated[int | None, _Width] = None,
-    option: Annotated[list[str] | None, _Option] = None,
-    config: Annotated[Path | None, _Config] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the run.", file_okay=False)] = Path("ctlssl-run"),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the folder, if there is one.")
-    ] = False,
-    minutes: Annotated[float, typer.Option(min=0.01, help="Between checkpoints within an epoch.")] = 5.0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of torch; small models are faster on one.")] = 1,
+    task: _Task = None,
+    id: columns.Id = None,
+    time: columns.Time = None,
+    variable: columns.Variable = None,
+    value: columns.Value = None,
+    wide: columns.Wide = None,
+    labels: columns.Labels = None,
+    label: columns.Label = None,
+    static: columns.Static = None,
+    kind: _Kind = None,
+    landmark: columns.Landmark = None,
+    end: columns.End = None,
+    until: _Until = None,
+    unit: columns.Unit = None,
+    duplicates: columns.Duplicates = None,
+    invalid: columns.Invalid = None,
+    limit: columns.Limit = None,
+    outside: columns.Outside = None,
+    model: _Model = None,
+    epochs: _Epochs = None,
+    seed: _Seed = None,
+    width: _Width = None,
+    option: _Option = None,
+    config: _Config = None,
+    out: _Out = Path("ctlssl-run"),
+    resume: _Resume = False,
+    minutes: _Minutes = 5.0,
+    threads: _Threads = 1,
+    report: _Report = True,
 ) -> None:
-    """Train a model in a folder of its own. Ended at any moment, it goes on with --resume, to the same bits."""
+    """Train a model in a folder of its own, on a task of a bundled data set or on records of your own.
+
+    ctlssl train records.csv --id patient --time hours --variable test --value result --labels outcomes.csv
+    --label died --landmark 24 --out run
+
+    Records are dealt out by series: 60 % to learn from, 20 % to stop by, 20 % to be scored once. Ended at any moment,
+    it goes on with --resume, to the same bits.
+    """
+    names = {"id": id, "time": time, "variable": variable, "value": value, "wide": wide, "labels": labels}
+    asked = {"label": label, "static": static, "kind": kind, "landmark": landmark, "end": end, "until": until}
+    policies = {"unit": unit, "duplicates": duplicates, "invalid": invalid, "limits": limit, "outside": outside}
+    try:
+        before = _before(out) if resume else {}
+        values = _over(before, config, {"model": model, "width": width}, option, {"epochs": epochs, "seed": seed})
+        settings = _settings(values, task, columns.given(**names, **asked, **policies))
+    except ValueError as error:
+        refuse(error)
+    _run(settings, out, resume, minutes, threads, report)
+
+
+def _run(settings: RunSettings, out: Path, resume: bool, minutes: float, threads: int, report: bool) -> None:
+    """Train, and say how it went."""
     import torch
 
-    from ctlssl.runs import RunFolder, train_run
+    from ctlssl.run_page import write_report
+    from ctlssl.runs import train_run
     from ctlssl.training import Interrupted
 
     torch.set_num_threads(threads)
-    given = {"task": task, "model": model, "width": width}
     try:
-        before = RunFolder(out).read_json("config.json") if resume and (out / "config.json").exists() else {}
-        settings = _settings(before, config, given, option, {"epochs": epochs, "seed": seed})
         scores = train_run(settings, out, resume, _say_epoch, 60 * minutes)
+        for note in _notes(out):
+            typer.echo(note)
+        typer.echo(f"test: {', '.join(f'{name} {value:.4f}' for name, value in scores.items())}")
+        page = f", its report in {write_report(out)}" if report else ""
     except Interrupted as stop:
-        end(_STOPPED, f"{stop}; go on with: ctlssl train --resume --out {out}")
+        ended(_STOPPED, f"{stop}; go on with: ctlssl train --resume --out {out}")
+    except FileNotFoundError as error:
+        refuse(error)
     except (FloatingPointError, OSError) as error:
-        end(1, f"Error: {error}\nThe checkpoints in {out / 'checkpoints'} are as they were.")
-    except ValueError as error:
+        ended(1, f"Error: {error}\nThe checkpoints in {out / 'checkpoints'} are as they were.")
+    except (TypeError, ValueError, ImportError) as error:
         refuse(error)
-    typer.echo(f"test: {', '.join(f'{name} {value:.4f}' for name, value in scores.items())}")
-    typer.echo(f"The run is in {out}; on records of your own: ctlssl predict {out} FILE")
+    typer.echo(f"The run is in {out}{page}; on records of your own: ctlssl predict {out} FILE")
 
 
-def predict(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.", exists=True, file_okay=False)],
-    data: Annotated[
-        Path,
-        typer.Argument(help="Records: NetCDF of the schema, or a long table as CSV or Parquet.", exists=True),
-    ],
-    out: Annotated[Path, typer.Option(help="CSV to write.", dir_okay=False)] = Path("predictions.csv"),
-    at: Annotated[
-        list[float] | None,
-        typer.Option(help="For forecasts: a time after the last row of each series; may be repeated."),
-    ] = None,
-    id: Annotated[str, typer.Option(help="Column of a long table with the series' names.")] = "id",
-    time: Annotated[str, typer.Option(help="Its column of times.")] = "time",
-    variable: Annotated[str, typer.Option(help="Its column of channel names.")] = "variable",
-    value: Annotated[str, typer.Option(help="Its column of values.")] = "value",
-    static: Annotated[
-        list[str] | None, typer.Option(help="A column of it with a static covariate; may be repeated.")
-    ] = None,
-) -> None:
-    """Predict for records of your own with the model of a run, and write a table."""
-    from ctlssl.durable import replacing
-    from ctlssl.runs import open_run
+def _before(out: Path) -> dict[str, Any]:
+    """The settings of the run that is there, if there is one."""
+    from ctlssl.runs import RunFolder
 
-    columns = {"id": id, "time": time, "variable": variable, "value": value}
-    try:
-        trained = open_run(run)
-        table = trained.predict(_records(data, columns, static, trained.unit), at or None)
-        with replacing(out) as temporary:
-            table.to_csv(temporary, index=False)
-    except (ValueError, TypeError, OSError) as error:
-        refuse(error)
-    typer.echo(f"Wrote {len(table)} rows to {out}.")
+    return RunFolder(out).read_json("config.json") if (out / "config.json").exists() else {}
 
 
-def _settings(
+def _notes(out: Path) -> list[str]:
+    from ctlssl.runs import RunFolder
+
+    return RunFolder(out).read_json("data.json").get("notes", [])
+
+
+def _over(
     before: dict[str, Any],
     config: Path | None,
     given: dict[str, Any],
     options: list[str] | None,
     training: dict[str, Any],
-) -> RunSettings:
+) -> dict[str, Any]:
     """What the run was before, what the file says over it, and the command line over both."""
-    from ctlssl.runs import RunSettings, read_settings
-    from ctlssl.tasks import TASKS
+    from ctlssl.runs import read_settings
 
     values = before | ({} if config is None else read_settings(config))
     values |= {name: value for name, value in given.items() if value is not None}
     for name, more in {"options": _pairs(options), "training": training}.items():
-        before = values.get(name, {})
-        if not isinstance(before, dict):
-            raise ValueError(f"{config}: {name} is a table of names and values, found {before!r}.")
-        values[name] = before | {key: value for key, value in more.items() if value is not None}
-    first = next((name for name in TASKS if name.startswith(f"{values.get('task')}/")), None)
-    if first is not None:
-        values["task"] = first
-    return RunSettings.from_dict(values)
+        earlier = values.get(name, {})
+        if not isinstance(earlier, dict):
+            raise ValueError(f"{config}: {name} is a table of names and values, found {earlier!r}.")
+        values[name] = earlier | {key: value for key, value in more.items() if value is not None}
+    return values
+
+
+def _settings(values: dict[str, Any], task: str | None, table: dict[str, Any]) -> RunSettings:
+    """The settings with the task: a name, or a file with what is said of its columns."""
+    from ctlssl.runs import RunSettings
+    from ctlssl.tables import SUFFIXES
+    from ctlssl.tasks import TASKS
+
+    asked = values.get("task") if task is None else task
+    if isinstance(asked, str) and Path(asked).suffix in SUFFIXES:
+        before = values.get("task") if isinstance(values.get("task"), dict) else {}
+        asked = before | {"records": str(Path(asked).absolute())}
+    if isinstance(asked, dict):
+        return RunSettings.from_dict(values | {"task": asked | table})
+    if table:
+        raise ValueError(f"{', '.join(f'--{name}' for name in table)}: these are for a file of records, not {asked!r}.")
+    first = next((name for name in TASKS if name.startswith(f"{asked}/")), None)
+    asked = asked if first is None else first
+    return RunSettings.from_dict(values if asked is None else values | {"task": asked})
 
 
 def _pairs(options: list[str] | None) -> dict[str, Any]:
@@ -141,21 +203,6 @@ def _pairs(options: list[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             pairs[name] = value
     return pairs
-
-
-def _records(path: Path, columns: dict[str, str], static: list[str] | None, unit: str) -> xarray.Dataset:
-    """The records of a file, by the ending of its name."""
-    import pandas as pd
-
-    from ctlssl.files import open_dataset
-    from ctlssl.tables import from_long
-
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix == ".nc":
-        return open_dataset(path)
-    if path.suffix not in readers:
-        raise ValueError(f"{path}: records are read from .nc, {', '.join(readers)}")
-    return from_long(readers[path.suffix](path), **columns, static=static, unit=unit or None)
 
 
 def _say_epoch(epoch: int, train_loss: float, valid_loss: float) -> None:

@@ -77,6 +77,7 @@ TASKS = (
         description="death in hospital, from the first 48 h in intensive care, set a",
         window=48.0,
         build=death,
+        covariates=covariates,
         shares=(0.64, 0.16, 0.2),
     ),
     Task(
@@ -86,6 +87,7 @@ TASKS = (
         description="death in hospital, from the first 48 h in intensive care, learned from set a for set b",
         window=48.0,
         build=partial(death, later_set=True),
+        covariates=covariates,
         shares=(0.64, 0.16, 0.2),
     ),
 )

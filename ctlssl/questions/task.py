@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import xarray as xr
+from torch import Tensor
 
 from ctlssl.examples import Examples
 from ctlssl.normalization import Normalizer
@@ -24,12 +25,14 @@ class Task:
         dataset: the data set that it is asked of.
         kind: "classification", "regression" or "forecasting".
         description: one line.
-        window: how much time a model may see, in the data set's unit.
+        window: how much time a model may see, in the data set's unit; None is the longest span of the training part.
         build: the examples of a Dataset, in raw units.
         shares: of training, validation and test part. Where the examples name their published parts, these decide which
             series are tested, and the first two shares how the others are divided.
         folds: cross-validation: the number of parts each of which is the test part once. Seeds 0 to folds - 1 are the
             folds of one dealing, the next seeds those of another; the first two shares divide the rest.
+        covariates: makes the static covariates that models see of those of a Dataset, (series, S); None takes them as
+            they are.
         scale: learns from the training part the map from raw units to those of models and scores.
 
     Raises:
@@ -40,10 +43,11 @@ class Task:
     dataset: str
     kind: str
     description: str
-    window: float
+    window: float | None
     build: Callable[[xr.Dataset], Examples]
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     folds: int | None = None
+    covariates: Callable[[xr.Dataset], Tensor] | None = None
     scale: Callable[[TimeSeries], Normalizer] = Normalizer.fit
 
     def __post_init__(self) -> None:

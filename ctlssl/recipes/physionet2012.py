@@ -22,13 +22,31 @@ _DEATH = Recipe(
         "schedule": "cosine",
         "average": 0.98,
     },
-    members=5,
+    members=3,
     refit=True,
     seeds=5,
     ablation={
-        "one model, not five": {"members": 1},
+        "one model": {"members": 1},
+        "one model, no summaries": {"members": 1, "options": {"summaries": False}},
+        "one model, no layer": {"members": 1, "options": {"layers": 0}},
+        "one model, values in pieces": {"members": 1, "options": {"pieces": 6}},
+        "one model, no channel dropout": {"members": 1, "options": {"channel_dropout": 0.0}},
+        "one model, neither summaries nor carried values": {
+            "members": 1,
+            "options": {"summaries": False, "carried": False},
+        },
+        "one model, no summaries, mean alone": {"members": 1, "options": {"summaries": False, "pooling": ["mean"]}},
+        "one model, no summaries, 2 layers of 64": {
+            "members": 1,
+            "width": 64,
+            "options": {"summaries": False, "layers": 2},
+        },
+        "one model, constant rate, no mean of weights": {
+            "members": 1,
+            "training": {"schedule": "constant", "average": 0.0},
+        },
     },
     minutes=25.0,
 )
 
-RECIPES = (_DEATH, replace(_DEATH, task="physionet2012/death_b", seeds=1))
+RECIPES = (_DEATH, replace(_DEATH, task="physionet2012/death_b", members=5, seeds=1))

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from ctlssl.baselines import BASELINES
+from ctlssl.catalogue import load_dataset
 from ctlssl.contract import Model, Problem
 from ctlssl.image_models import IMAGE_MODELS
 from ctlssl.models import MODELS
+from ctlssl.runs.table_task import Loaded, TableTask
 from ctlssl.tasks import TASKS
 from ctlssl.training import Training
 
@@ -26,7 +28,7 @@ class RunSettings:
     """A task, a model and a training; every field is a plain JSON value.
 
     Args:
-        task: a name in `ctlssl.tasks.TASKS`, such as "covid19/death".
+        task: a name in `ctlssl.tasks.TASKS`, such as "covid19/death", or a question put to files of one's own.
         model: a name in `ctlssl.models.MODELS`, `ctlssl.baselines.BASELINES` or `ctlssl.image_models.IMAGE_MODELS`.
         width: of the model.
         options: further options of the model, as its class names them.
@@ -41,14 +43,18 @@ class RunSettings:
         True
     """
 
-    task: str
+    task: str | TableTask
     model: str = "lssl"
     width: int = 32
     options: dict[str, Any] = field(default_factory=dict)
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
-        known = {"task": TASKS, "model": {**MODELS, **BASELINES, **IMAGE_MODELS}}
+        if isinstance(self.task, Mapping):
+            object.__setattr__(self, "task", TableTask.from_dict(self.task))
+        known = {"model": {**MODELS, **BASELINES, **IMAGE_MODELS}} | (
+            {"task": TASKS} if isinstance(self.task, str) else {}
+        )
         for name, names in known.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; there are {', '.join(names)}.")
@@ -70,9 +76,23 @@ class RunSettings:
             except TypeError as error:
                 raise ValueError(f"options of {self.model}: {error}") from error
 
+    def load(self) -> Loaded:
+        """The data of the task.
+
+        Raises:
+            FileNotFoundError: a file, or a data set that its users prepare themselves, is not there.
+            TypeError: as `TableTask.load`.
+            ValueError: as `TableTask.load`.
+        """
+        if isinstance(self.task, TableTask):
+            return self.task.load()
+        task = TASKS[self.task]
+        return Loaded(load_dataset(task.dataset), task)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as a dictionary of JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        return values | ({"task": self.task.to_dict()} if isinstance(self.task, TableTask) else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSettings:
@@ -88,12 +108,14 @@ class RunSettings:
                 found = ", ".join(sorted(map(str, unknown))) if isinstance(given, Mapping) else repr(given)
                 raise ValueError(f"settings do not know {found}; {kind.__name__} has {', '.join(sorted(known))}.")
         if "task" not in values:
-            raise ValueError(f"settings need a task: one of {', '.join(TASKS)}.")
+            raise ValueError(f"settings need a task: one of {', '.join(TASKS)}, or a table.")
         return cls(**{**values, "training": Training(**training)})
 
 
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     r"""The values of a TOML file: fields of `RunSettings`, those of `Training` in a table [training].
+
+    A task of one's own files is a table [task] with the fields of `TableTask`.
 
     Args:
         path: the file.

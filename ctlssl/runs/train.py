@@ -6,16 +6,18 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from types import FrameType
 from typing import Any
 
-from ctlssl.catalogue import load_dataset
 from ctlssl.contract import Model
 from ctlssl.runs.folder import RunFolder
 from ctlssl.runs.settings import RunSettings
+from ctlssl.runs.table_task import TableTask
+from ctlssl.runs.targets import TargetScale
 from ctlssl.schema import static
-from ctlssl.tasks import TASKS, Split, prepare
-from ctlssl.training import Checkpoints, Progress, evaluate, fit
+from ctlssl.tasks import Split, prepare
+from ctlssl.training import Checkpoints, Progress, evaluate, fit, predict, score
 
 __all__ = ["train_run"]
 
@@ -64,7 +66,7 @@ def train_run(
             report = folder.read_json("report.json")
             if not _goes_on(report, settings):
                 return report["test"]
-        split = _prepared(folder, settings)
+        split, targets = _prepared(folder, settings)
         model = settings.build(split.problem)
         checkpoints = Checkpoints(folder.checkpoints, checkpoint_seconds)
         watch = _Watch(folder, model, progress)
@@ -73,7 +75,7 @@ def train_run(
         folder.write_tensors("model.safetensors", model.state_dict())
         seconds = enumerate(history.seconds, start=1)
         folder.write_lines("seconds.jsonl", [{"epoch": epoch, "seconds": spent} for epoch, spent in seconds])
-        scores = evaluate(model, split.test)
+        scores = _scores(model, split, targets)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         about = {"epochs": len(history.train_loss), "best_epoch": history.best_epoch + 1, "parameters": parameters}
         folder.write_json("report.json", {"test": scores, **about})
@@ -86,21 +88,39 @@ def _goes_on(report: Mapping[str, Any], settings: RunSettings) -> bool:
     return report["epochs"] < settings.training.epochs and waited < settings.training.patience
 
 
-def _prepared(folder: RunFolder, settings: RunSettings) -> Split:
-    """The parts of the task; what was learned of the data is written once."""
-    task = TASKS[settings.task]
-    ds = load_dataset(task.dataset)
-    split = prepare(task, settings.training.seed, ds)
+def _prepared(folder: RunFolder, settings: RunSettings) -> tuple[Split, TargetScale | None]:
+    """The parts of the task; what was learned of the data is written once.
+
+    Numbers to be predicted from a table of one's own are put on the scale of the training part, but for those of the
+    test part, which are scored as they are.
+    """
+    loaded = settings.load()
+    split = prepare(loaded.task, settings.training.seed, loaded.ds)
+    scaled = isinstance(settings.task, TableTask) and split.problem.kind == "regression"
+    targets = TargetScale.fit(split.train.labels) if scaled else None
+    if targets is not None:
+        split = replace(split, train=targets.apply(split.train), valid=targets.apply(split.valid))
     about: Mapping[str, Any] = {
         "problem": split.problem.to_dict(),
         "variables": list(split.train.variables),
-        "static": list(static(ds)) if split.problem.static else [],
-        "unit": ds["time"].attrs.get("units", ""),
-        "window": task.window,
+        "static": list(static(loaded.ds)) if split.problem.static else [],
+        "unit": loaded.ds["time"].attrs.get("units", ""),
+        "window": loaded.task.window,
+        "classes": list(loaded.classes),
+        "categories": {name: list(words) for name, words in loaded.categories.items()},
+        "targets": None if targets is None else asdict(targets),
+        "notes": list(loaded.notes),
     }
     folder.write_json("data.json", dict(about))
     folder.write_tensors("data.safetensors", split.normalizer.tensors())
-    return split
+    return split, targets
+
+
+def _scores(model: Model, split: Split, targets: TargetScale | None) -> dict[str, float]:
+    """The metrics of the test part."""
+    if targets is None:
+        return evaluate(model, split.test)
+    return score(split.problem.kind, targets.inverse(predict(model, split.test)), split.test)
 
 
 class _Watch:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,14 @@ from torch import Tensor
 from ctlssl.contract import Model, Prediction, Problem
 from ctlssl.normalization import Normalizer
 from ctlssl.runs.folder import RunFolder
+from ctlssl.runs.intervals import bootstrap_intervals
 from ctlssl.runs.settings import RunSettings
-from ctlssl.schema import channels, to_series
+from ctlssl.runs.table_task import TableTask
+from ctlssl.runs.targets import TargetScale
+from ctlssl.schema import channels, check_dataset, to_packed, to_series
 from ctlssl.series import TimeSeries
-from ctlssl.tasks import Examples
-from ctlssl.training import predict
+from ctlssl.tasks import TASKS, Examples, Task, in_scores
+from ctlssl.training import predict, score
 
 __all__ = ["TrainedRun", "open_run"]
 
@@ -35,6 +39,9 @@ class TrainedRun:
         variables: names of the channels.
         static: names of the static covariates.
         unit: of time.
+        classes: names of the classes, where they are other than 0, 1, ...
+        categories: words of the static covariates that are text.
+        targets: the scale of the numbers that are predicted, where the model answers in standard scores.
     """
 
     model: Model
@@ -43,11 +50,26 @@ class TrainedRun:
     variables: tuple[str, ...]
     static: tuple[str, ...]
     unit: str
+    classes: tuple[str, ...] = ()
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    targets: TargetScale | None = None
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Names of what is answered: class_0, ... of a classifier, the targets of a regression, else the channels."""
+        problem, task = self.model.problem, self.settings.task
+        if problem.kind == "classification":
+            return tuple(f"class_{name}" for name in self.classes or range(problem.outputs))
+        if problem.kind == "regression":
+            named = isinstance(task, TableTask)
+            return task.label if named else tuple(f"target_{k}" for k in range(problem.outputs))
+        return self.variables
 
     def predict(self, ds: xr.Dataset, at: Sequence[float] | None = None, missing: str = "unobserved") -> pd.DataFrame:
         """What the model says of the series of a Dataset, a row for each, or for each time and channel.
 
-        All rows of the Dataset are read: cut it to what may be known where that is less.
+        All rows of the Dataset are read, but for a run with a landmark of its own, which reads those up to it: cut it
+        to what may be known where that is less.
 
         Args:
             ds: of the schema, in the units and with the time unit of the training data. Its channels may stand in any
@@ -57,32 +79,80 @@ class TrainedRun:
             missing: what a channel is that the model knows and the Dataset lacks: "unobserved" or "error".
 
         Returns:
-            columns series, class_0 ... class_K-1 (probabilities); or series, target_0 ...; or series, time, variable,
-            mean, low and high (the middle 90 % of what the model holds likely).
+            columns series and `answers` (probabilities of classes, or numbers); or series, time, variable, mean, low
+            and high (the middle 90 % of what the model holds likely).
 
         Raises:
             ValueError: another unit of time, channels that the model does not know, no covariate that it needs, or
                 times that do not fit the question.
         """
-        problem = self.model.problem
-        series = self.normalizer.apply(self._read(ds, missing), torch.float32)
-        ids, queries = np.asarray(ds["series"].values), self._queries(series, at)
-        found = predict(self.model, Examples(series, ids, query_times=queries))
-        if problem.kind == "classification":
-            shares = torch.softmax(found.logits.double(), 1)  # (B, K)
-            return pd.DataFrame({"series": ids, **{f"class_{k}": shares[:, k].numpy() for k in range(problem.outputs)}})
-        if problem.kind == "regression":
-            return pd.DataFrame({"series": ids, **{f"target_{k}": part.numpy() for k, part in enumerate(found.mean.T)}})
-        return self._forecasts(ids, queries, found)
+        ds = self.aligned(ds, missing)
+        if isinstance(self.settings.task, TableTask):
+            ds = self.settings.task.cut(ds)
+        raw = to_series(ds, self.variables, self.static, torch.float64)
+        task = self.settings.task
+        made = TASKS[task].covariates if isinstance(task, str) else None
+        raw = raw if made is None else replace(raw, static=made(ds).double())
+        ids, queries = np.asarray(ds["series"].values), self._queries(raw, at)
+        examples = Examples(self.normalizer.apply(raw, torch.float32), ids, query_times=queries)
+        found = self.answer(examples)
+        if self.model.problem.kind == "classification":
+            columns = torch.softmax(found.logits.double(), 1)  # (B, K)
+        elif self.model.problem.kind == "regression":
+            columns = found.mean  # (B, T)
+        else:
+            return self.forecasts(ids, queries, found)
+        return pd.DataFrame({"series": ids, **dict(zip(self.answers, columns.numpy().T, strict=True))})
 
-    def _read(self, ds: xr.Dataset, missing: str) -> TimeSeries:
+    def evaluate(self, ds: xr.Dataset, task: Task, draws: int = 200) -> dict[str, tuple[float, float, float]]:
+        """The metrics on records whose answers are known, each with a 95 % bootstrap interval over series.
+
+        Args:
+            ds: of the schema, with labels and covariates, or later values, as the task wants them.
+            task: what is asked, which says what is seen.
+            draws: of the bootstrap.
+
+        Returns:
+            (value, low, high) by metric, in the units in which the run's own test part is scored.
+
+        Raises:
+            ValueError: records that do not fit, or no series that the task can be asked of.
+        """
+        raw = task.build(self.aligned(ds, "unobserved"))
+        if not len(raw):
+            raise ValueError("no series of these records can be asked: none has a row that may be seen")
+        examples = in_scores(raw, self.normalizer)
+        found = self.answer(examples)
+        kind = self.model.problem.kind
+        scores, intervals = score(kind, found, examples), bootstrap_intervals(kind, found, examples, draws)
+        return {name: (value, *intervals[name]) for name, value in scores.items()}
+
+    def answer(self, examples: Examples) -> Prediction:
+        """What the model says of examples in normal scores; targets in raw units."""
+        found = predict(self.model, examples)
+        return found if self.targets is None else self.targets.inverse(found)
+
+    def aligned(self, ds: xr.Dataset, missing: str = "unobserved") -> xr.Dataset:
+        """A Dataset with the channels that the model knows, in its order, after units and names were checked.
+
+        Args:
+            ds: of the schema.
+            missing: as in `predict`.
+
+        Raises:
+            ValueError: another unit of time, channels that the model does not know, or that are missing under "error".
+        """
+        check_dataset(ds)
         unit = ds["time"].attrs.get("units", "")
         if unit != self.unit:
             raise ValueError(f"the times are in {unit!r}, those of the training in {self.unit!r}; convert them first")
         if unknown := [name for name in channels(ds) if name not in self.variables]:
             shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
             raise ValueError(f"the model does not know {shown}; leave them out, or rename them to what it knows")
-        return to_series(ds, self.variables, self.static, torch.float64, missing)
+        to_packed(ds, self.variables, self.static, torch.float64, missing)  # refuses what is absent
+        nothing = ("obs", np.full(ds.sizes["obs"], np.nan))
+        own = {name: ds[name].variable if name in ds.variables else nothing for name in self.variables}
+        return ds.drop_vars(list(channels(ds))).assign(own)
 
     def _queries(self, series: TimeSeries, at: Sequence[float] | None) -> Tensor | None:
         forecasts = self.model.problem.kind == "forecasting"
@@ -98,7 +168,14 @@ class TrainedRun:
         last = torch.zeros(series.batch, dtype=torch.float64) if last is None else last.where(last.isfinite(), 0)
         return last[:, None] + ahead  # (B, Q)
 
-    def _forecasts(self, ids: np.ndarray, queries: Tensor, found: Prediction) -> pd.DataFrame:
+    def forecasts(self, ids: Sequence[Any] | np.ndarray, queries: Tensor, found: Prediction) -> pd.DataFrame:
+        """Forecasts (B, Q, D) in raw units as a table; channels that training never saw are left out.
+
+        Args:
+            ids: (B,).
+            queries: (B, Q) times.
+            found: what the model answered to them.
+        """
         spread = 1.6448536269514722 * found.scale  # to the 5th and the 95th percentile of a normal variable
         scores = {"mean": found.mean, "low": found.mean - spread, "high": found.mean + spread}
         B, Q, D = found.mean.shape
@@ -142,6 +219,10 @@ def open_run(path: str | os.PathLike) -> TrainedRun:
         model.load_state_dict(weights)
         normalizer = Normalizer.from_tensors(learned)
         names = [tuple(map(str, about[name])) for name in ("variables", "static")]
-    except (KeyError, TypeError, RuntimeError) as error:
+        categories = {str(name): tuple(map(str, words)) for name, words in about.get("categories", {}).items()}
+        classes, targets = tuple(map(str, about.get("classes", ()))), about.get("targets")
+        targets = None if targets is None else TargetScale.from_dict(targets)
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path}: the files of the run do not fit each other ({error})") from error
-    return TrainedRun(model.eval(), settings, normalizer, *names, unit=str(about.get("unit", "")))
+    unit = str(about.get("unit", ""))
+    return TrainedRun(model.eval(), settings, normalizer, *names, unit, classes, categories, targets)

@@ -12,8 +12,9 @@ import xarray as xr
 from ctlssl.schema import make_dataset
 from ctlssl.tables.columns import plain_array
 from ctlssl.tables.stamps import Clock, read_clock
+from ctlssl.tables.text import check_invalid
 
-__all__ = ["DUPLICATES", "Cells", "Reading", "assemble"]
+__all__ = ["DUPLICATES", "Cells", "Reading", "assemble", "covariates_of"]
 
 DUPLICATES = {
     "error": None,
@@ -39,6 +40,11 @@ class Cells:
         fields = ("row", "variable", "value")
         return cls(*(np.concatenate([getattr(part, name) for part in (empty, *parts)]) for name in fields))
 
+    def finite(self) -> Cells:
+        """The cells that hold a finite value."""
+        kept = np.isfinite(self.value)
+        return self if kept.all() else Cells(self.row[kept], self.variable[kept], self.value[kept])
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -48,8 +54,10 @@ class Reading:
     duplicates: str
     origin: object
     units: Mapping[str, str] | None
+    invalid: str = "error"
 
     def __post_init__(self) -> None:
+        check_invalid(self.invalid)
         if self.duplicates not in DUPLICATES:
             raise ValueError(f"unknown duplicates={self.duplicates!r}; choose from {', '.join(DUPLICATES)}.")
 
@@ -78,7 +86,9 @@ def assemble(
     """
     clock = read_clock(time, codes, ids, reading.unit, reading.origin)
     row_of, kept = _merge_rows(codes, clock.ticks, rows)
-    _refuse_infinite(cells, codes, ids, names, time)
+    if reading.invalid == "error":
+        _refuse_infinite(cells, codes, ids, names, time)
+    cells = cells.finite()
     values = np.full((len(names), len(kept)), np.nan)  # (D, obs)
     place = cells.variable * len(kept) + row_of[cells.row]
     order = np.argsort(place, kind="stable")
@@ -95,7 +105,7 @@ def assemble(
         clock.time[kept],
         clock.unit,
         dict(zip(names, values, strict=True)),
-        _covariates(frames, ids) | _origin(clock),
+        covariates_of(frames, ids) | _origin(clock),
         {} if reading.units is None else reading.units,
     )
 
@@ -140,7 +150,17 @@ def _refuse_duplicates(
         )
 
 
-def _covariates(frames: Mapping[str, pd.DataFrame], ids: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
+def covariates_of(frames: Mapping[str, pd.DataFrame], ids: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
+    """By name, the role and the values (series,) of what is told once a series.
+
+    Args:
+        frames: tables by role, indexed by id.
+        ids: (series,).
+
+    Raises:
+        TypeError: a column of objects.
+        ValueError: a series that is in no row, or a name in two tables.
+    """
     covariates: dict[str, tuple[str, np.ndarray]] = {}
     for role, frame in frames.items():
         ordered = frame.reindex(ids)

@@ -28,6 +28,7 @@ def from_long(
     duplicates: str = "error",
     origin: object = None,
     units: Mapping[str, str] | None = None,
+    invalid: str = "error",
 ) -> xr.Dataset:
     """Read a long table: one row per value, as in MEDS and most exports of laboratory systems.
 
@@ -49,6 +50,7 @@ def from_long(
         origin: what time 0 is: None (the first stamp of each series; for numbers 0, unless they are integers beyond
             2**53), "first", one stamp or number, or a mapping from id to one.
         units: units of the channels and covariates, where known.
+        invalid: what an infinite value is: "error", or "missing", not observed.
 
     Returns:
         A Dataset of the schema. Stamps keep what time 0 was, as ISO strings, in ``origin``.
@@ -68,14 +70,14 @@ def from_long(
         >>> ds["row_size"].values, ds["time"].values, ds["urea"].values
         (array([2, 1]), array([ 0. , 12.5,  0. ]), array([ 5.,  6., nan]))
     """
-    reading = Reading(unit, duplicates, origin, units)
+    reading = Reading(unit, duplicates, origin, units, invalid)
     _need_columns(df, id, time, variable, value)
     frames = _frames(df, id, static, labels)
     codes, ids = id_codes(df[id], [frame.index for frame in frames.values()])
     names = variable_names(df[variable])
     content = numbers(df[value], value)
     name_codes, names = pd.factorize(names, sort=True)
-    seen = np.flatnonzero(~np.isnan(content))
+    seen = np.flatnonzero(np.isfinite(content) if invalid == "missing" else ~np.isnan(content))
     cells = Cells(row=seen, variable=name_codes[seen], value=content[seen])
     rows = np.zeros(len(df), dtype=bool)
     rows[seen] = True
@@ -93,6 +95,7 @@ def from_wide(
     duplicates: str = "error",
     origin: object = None,
     units: Mapping[str, str] | None = None,
+    invalid: str = "error",
 ) -> xr.Dataset:
     """Read a wide table: one row per series and time, one column per channel, NaN = not observed.
 
@@ -110,6 +113,7 @@ def from_wide(
         duplicates: see `from_long`.
         origin: see `from_long`.
         units: see `from_long`.
+        invalid: see `from_long`.
 
     Raises:
         TypeError: a column that is not of the kind named above.
@@ -133,7 +137,7 @@ def from_wide(
     codes, ids = id_codes(df[id], [frame.index for frame in frames.values()])
     names = list(variable_names(pd.Series(list(variables), dtype=object)))
     columns = [numbers(df[name], name) for name in variables]
-    return _wide(df[time], codes, ids, names, columns, frames, Reading(unit, duplicates, origin, units))
+    return _wide(df[time], codes, ids, names, columns, frames, Reading(unit, duplicates, origin, units, invalid))
 
 
 def _wide(
@@ -164,6 +168,7 @@ def from_arrays(
     duplicates: str = "error",
     origin: object = None,
     units: Mapping[str, str] | None = None,
+    invalid: str = "error",
 ) -> xr.Dataset:
     """Read one pair of arrays per series.
 
@@ -178,6 +183,7 @@ def from_arrays(
         duplicates: see `from_long`.
         origin: see `from_long`.
         units: see `from_long`.
+        invalid: see `from_long`.
 
     Raises:
         ValueError: arrays that do not belong together, and as `from_long`.
@@ -202,7 +208,7 @@ def from_arrays(
         labels = pd.Series(list(labels), index=keys, name="label")
     table = pd.DataFrame({"id": keys[codes]})
     names = list(variable_names(pd.Series(columns, dtype=object)))
-    reading = Reading(unit, duplicates, origin, units)
+    reading = Reading(unit, duplicates, origin, units, invalid)
     return _wide(clock, codes, keys, names, content.T, _frames(table, "id", static, labels), reading)
 
 

@@ -302,7 +302,7 @@ def _digest(examples: Examples) -> str:
     """A sum over everything that a fit reads of a part of the data."""
     total, series = hashlib.sha256(), examples.series
     parts = [series.values.nan_to_num(), series.times, series.observed, series.lengths, series.static]
-    parts += [examples.labels, examples.query_times, examples.targets, examples.target_observed]
+    parts += [examples.labels, examples.query_times, examples.targets, examples.target_observed, examples.weights]
     for part in parts:
         if part is None:
             total.update(b"none;")
