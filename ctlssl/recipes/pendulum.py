@@ -21,11 +21,11 @@ RECIPES = (
             "scales": False,
         },
         training={
-            "epochs": 30,
+            "epochs": 24,
             "learning_rate": 6e-3,
             "dynamics_rate": 0.5,
             "weight_decay": 0.05,
-            "patience": 30,
+            "patience": 24,
             "schedule": "cosine",
             "average": 0.98,
         },
