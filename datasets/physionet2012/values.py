@@ -1,6 +1,6 @@
 """Errors of models at the tasks of physionet2012 that ask for values, in the units in which they are published.
 
-python datasets/physionet2012/values.py TASK [--model lssl] [--seeds 3] [--epochs 20] [--width 32]
+python datasets/physionet2012/values.py TASK [--model lssl] [--seeds 3] [--first 0] [--epochs 20] [--width 32]
 
 TASK is extrapolation, interpolation, next or reconstruction; a model is named as in `ctlssl compare`, with options
 after colons, or is last_value. What is printed is the mean squared error times 1000, by both published measures; see
@@ -46,6 +46,7 @@ def main(arguments=None, ds=None):
     parser.add_argument("task", choices=("extrapolation", "interpolation", "next", "reconstruction"))
     parser.add_argument("--model", default="lssl")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
@@ -55,7 +56,7 @@ def main(arguments=None, ds=None):
         epochs=given.epochs, batch_size=64, learning_rate=given.learning_rate, schedule="cosine", average=0.98
     )
     ds, rows = load_dataset("physionet2012") if ds is None else ds, []
-    for seed in range(given.seeds):
+    for seed in range(given.first, given.first + given.seeds):
         training = Training(**{**plan.to_dict(), "seed": seed})
         split = prepare(f"physionet2012/{given.task}", seed, ds)
         rows.append(errors(split, given.model, given.width, training))
