@@ -34,6 +34,6 @@ RECIPES = (
             "likelihood, not squares": {"options": {"scales": True}},
             "pixels kept": {"options": {"pixel_dropout": 0.0}},
         },
-        minutes=30.0,
+        minutes=25.0,
     ),
 )
