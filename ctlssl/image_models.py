@@ -1,4 +1,4 @@
-"""Images among the channels: a small network of templates in front of any model or baseline."""
+"""Images among the channels: a small convolutional network in front of any model or baseline."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ class ImageModel(Model):
 
     Each image becomes `features` numbers, in place of its pixels:
 
-        features = linear(ReLU(templates image + b))
+        features = linear(ReLU(conv3(ReLU(conv5(image)))))
 
-    and the model behind reads these and the other channels. Every template is as large as the image: under noise that
-    is independent from pixel to pixel, what matches a template best is the sum over all its pixels. An image is there
-    where any of its pixels is; a pixel that is not counts as 0. Images are read and never forecast: a forecast of a
-    pixel is 0 with scale 1, whatever is asked.
+    with a stride of 2 in both convolutions; the model behind them reads these and the other channels. An image is
+    there where any of its pixels is; a pixel that is not counts as 0. Images are read and never forecast: a forecast
+    of a pixel is 0 with scale 1, whatever is asked.
 
     Args:
         problem: what is asked, of pixels and other channels.
@@ -39,13 +38,17 @@ class ImageModel(Model):
         of: its name, in `ctlssl.models.MODELS` or `ctlssl.baselines.BASELINES`.
         image: height and width in pixels.
         features: of an image.
-        templates: of the network in front.
+        filters: of both convolutions.
         pixel_dropout: share of the pixels that are taken as not there, while training; the others are scaled up for it.
         scales: False: a forecast has no scale, and training minimises its squared error alone.
         options: of the model behind, as its class names them.
 
     Raises:
         ValueError: a model that does not exist, or more pixels than channels.
+
+    References:
+        Becker et al. (2019), Recurrent Kalman networks, arXiv:1905.07357, whose networks in front of a filter these
+        are, with strides in place of pooling.
 
     >>> seen = torch.ones(1, 3, 64, dtype=torch.bool)
     >>> series = TimeSeries(torch.rand(1, 3, 64), torch.arange(3).view(1, 3), seen, torch.tensor([3]))
@@ -62,7 +65,7 @@ class ImageModel(Model):
         of: str,
         image: Sequence[int] = (24, 24),
         features: int = 32,
-        templates: int = 64,
+        filters: int = 12,
         pixel_dropout: float = 0.0,
         scales: bool = True,
         **options: Any,
@@ -78,7 +81,7 @@ class ImageModel(Model):
         forecasts = problem.kind == "forecasting"
         outputs = features + others if forecasts else problem.outputs
         self.dropout = nn.Dropout(pixel_dropout)
-        self.encoder = nn.Sequential(nn.Linear(self.pixels, templates), nn.ReLU(), nn.Linear(templates, features))
+        self.encoder = _convolutions(self.image, filters, features)
         self.inner = known[of](replace(problem, channels=features + others, outputs=outputs), width=width, **options)
 
     def forward(
@@ -110,7 +113,7 @@ class ImageModel(Model):
         shown = torch.where(pixels[seen], series.values[..., : self.pixels][seen], 0)  # (n, H W)
         values = series.values.new_zeros(*seen.shape, self.features)  # (B, L, F)
         if len(shown):
-            values[seen] = self.encoder(self.dropout(shown)).to(values.dtype)
+            values[seen] = self.encoder(self.dropout(shown).view(-1, 1, *self.image)).to(values.dtype)
         return TimeSeries(
             torch.cat([values, series.values[..., self.pixels :]], dim=-1),
             series.times,
@@ -118,6 +121,18 @@ class ImageModel(Model):
             series.lengths,
             series.static,
         )
+
+
+def _convolutions(image: tuple[int, int], filters: int, features: int) -> nn.Sequential:
+    left = prod((side + 3) // 4 for side in image)  # pixels that two strides of 2 leave
+    return nn.Sequential(
+        nn.Conv2d(1, filters, kernel_size=5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(filters, filters, kernel_size=3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(filters * left, features),
+    )
 
 
 IMAGE_MODELS: dict[str, Callable[..., Model]] = {

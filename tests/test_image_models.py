@@ -1,4 +1,4 @@
-"""Images in front of models: what the templates compute, what is not read, and the door."""
+"""Images in front of models: what the convolutions compute, what is not read, and the door."""
 
 from dataclasses import replace
 
@@ -33,19 +33,34 @@ def batch(others=2, seed=0):
 
 def build(of="lssl", kind="forecasting", **options):
     torch.default_generator.manual_seed(3)
-    return ImageModel(problem(kind), width=8, of=of, image=(SIDE, SIDE), features=5, templates=7, **options).eval()
+    return ImageModel(problem(kind), width=8, of=of, image=(SIDE, SIDE), features=5, filters=3, **options).eval()
+
+
+def convolution(images, weight, bias, padding):
+    """A convolution with stride 2, by loops."""
+    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    out = np.zeros((len(images), len(weight), SIDE // 2, SIDE // 2))[
+        ..., : images.shape[2] // 2, : images.shape[3] // 2
+    ]
+    reach = weight.shape[2]
+    for i in range(out.shape[2]):
+        for j in range(out.shape[3]):
+            window = padded[:, :, 2 * i : 2 * i + reach, 2 * j : 2 * j + reach]
+            out[:, :, i, j] = np.einsum("ncij,fcij->nf", window, weight) + bias
+    return np.maximum(out, 0)
 
 
 def test_the_features_of_an_image():
-    """Against numpy, with what was not observed at 0; rows without an image have no features."""
+    """Against loops in numpy, with what was not observed at 0; rows without an image have no features."""
     model, (series, _) = build().double(), batch()
     series = series.to(dtype=torch.float64)
     encoded = model._encoded(series)
-    first, second = (
-        [part.detach().numpy() for part in (model.encoder[k].weight, model.encoder[k].bias)] for k in (0, 2)
-    )
-    shown = np.where(series.observed[..., :PIXELS], series.values[..., :PIXELS], 0)
-    wanted = np.maximum(shown @ first[0].T + first[1], 0) @ second[0].T + second[1]
+    first, _, second, _, _, last = model.encoder
+    shown = np.where(series.observed[..., :PIXELS], series.values[..., :PIXELS], 0).reshape(-1, 1, SIDE, SIDE)
+    hidden = convolution(shown, *(part.detach().numpy() for part in (first.weight, first.bias)), padding=2)
+    hidden = convolution(hidden, *(part.detach().numpy() for part in (second.weight, second.bias)), padding=1)
+    wanted = hidden.reshape(len(shown), -1) @ last.weight.detach().numpy().T + last.bias.detach().numpy()
+    wanted = wanted.reshape(3, 6, 5)
     seen = (series.observed[..., :PIXELS].any(-1) & series.in_length).numpy()
     np.testing.assert_allclose(encoded.values[..., :5].detach().numpy()[seen], wanted[seen], rtol=1e-12)
     assert torch.equal(encoded.observed[..., :5].any(-1), torch.from_numpy(seen))
@@ -81,7 +96,7 @@ def test_forecasts_are_of_the_other_channels():
 def test_pixels_are_dropped_while_training():
     """Whole pixels, the others scaled up: an encoder that adds them up sees no more or less of them on average."""
     model, (series, _) = build(pixel_dropout=0.5), batch()
-    model.encoder = torch.nn.Identity()
+    model.encoder = torch.nn.Flatten()
     model.features = PIXELS
     seen = series.observed[..., :PIXELS].any(-1) & series.in_length
     plain = model._encoded(series).values[seen][:, :PIXELS]

@@ -21,11 +21,11 @@ RECIPES = (
             "scales": False,
         },
         training={
-            "epochs": 24,
+            "epochs": 30,
             "learning_rate": 6e-3,
             "dynamics_rate": 0.5,
             "weight_decay": 0.05,
-            "patience": 24,
+            "patience": 30,
             "schedule": "cosine",
             "average": 0.98,
         },
