@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -74,17 +75,55 @@ class Normalizer:
         table = np.full((2, len(pairs), counts.max(initial=1)), np.nan)  # (2, D, K)
         for d, pair in enumerate(pairs):
             table[:, d, : counts[d]] = pair
-        static = torch.empty(series.batch, 0) if series.static is None else series.static.detach().cpu()
-        mean = static.double().mean(dim=0)  # (S,)
-        scale = (static.double() - mean).square().mean(dim=0).sqrt()  # (S,)
+        mean, scale = _spread(series)
         return cls(
             knots=torch.from_numpy(table[0]),
             scores=torch.from_numpy(table[1]),
             counts=torch.from_numpy(counts),
             static_mean=mean,
-            static_scale=torch.where(scale > 0, scale, 1.0),
+            static_scale=scale,
             limit=torch.tensor(limit, dtype=torch.float64),
         )
+
+    @classmethod
+    def linear(cls, series: TimeSeries, zero: Sequence[float], one: Sequence[float]) -> Normalizer:
+        """Scores (x - zero) / (one - zero) without a limit: for protocols that score in units of their own.
+
+        Args:
+            series: the training part, whose static covariates are standardised.
+            zero: of each channel, the value whose score is 0.
+            one: of each channel, the value whose score is 1.
+
+        Raises:
+            ValueError: other than a zero and a larger one for each channel.
+
+        Example:
+            >>> times, seen = torch.zeros(1, 1), torch.ones(1, 1, 2, dtype=torch.bool)
+            >>> series = TimeSeries(torch.tensor([[[3.0, 30.0]]]), times, seen, torch.tensor([1]))
+            >>> Normalizer.linear(series, zero=[0.0, 20.0], one=[1.0, 40.0]).apply(series).values
+            tensor([[[3.0000, 0.5000]]])
+        """
+        knots = torch.tensor([list(zero), list(one)], dtype=torch.float64).T  # (D, 2)
+        if len(knots) != series.channels or not bool((knots[:, 0] < knots[:, 1]).all()):
+            raise ValueError(f"give each of the {series.channels} channels a zero and a larger one.")
+        mean, scale = _spread(series)
+        return cls(
+            knots=knots.contiguous(),
+            scores=torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(series.channels, 1),
+            counts=torch.full((series.channels,), 2),
+            static_mean=mean,
+            static_scale=scale,
+            limit=torch.tensor(torch.inf, dtype=torch.float64),
+        )
+
+    @classmethod
+    def unchanged(cls, series: TimeSeries) -> Normalizer:
+        """Values stay as they are: for protocols that score in the units of the data.
+
+        Args:
+            series: the training part, whose static covariates are standardised.
+        """
+        return cls.linear(series, [0.0] * series.channels, [1.0] * series.channels)
 
     @property
     def seen(self) -> Tensor:
@@ -152,6 +191,14 @@ class Normalizer:
         if set(tensors) != expected:
             raise ValueError(f"a normalizer has the tensors {sorted(expected)}, found {sorted(tensors)}.")
         return cls(**tensors)
+
+
+def _spread(series: TimeSeries) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the static covariates, (S,) each; 1 where one does not vary."""
+    static = torch.empty(series.batch, 0) if series.static is None else series.static.detach().cpu()
+    mean = static.double().mean(dim=0)  # (S,)
+    scale = (static.double() - mean).square().mean(dim=0).sqrt()  # (S,)
+    return mean, torch.where(scale > 0, scale, 1.0)
 
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:

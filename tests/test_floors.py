@@ -37,7 +37,7 @@ FLOORS = {
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks", "splitting"], 5),
     **dict.fromkeys(["examples", "questions", "synthetic", "clocks", "sampling"], 5),
-    **dict.fromkeys(["training", "pretraining", "model_names", "parameter_budget"], 6),
+    **dict.fromkeys(["training", "pretraining", "image_models", "model_names", "parameter_budget"], 6),
     **dict.fromkeys(
         ["comparison", "costs", "estimators", "runs", "testing", "clock_ablation", "solver_sweep", "recipes"], 7
     ),

@@ -6,15 +6,28 @@ from ctlssl.questions import (
     generated,
     japanese_vowels,
     pbc,
+    pendulum,
     pharmacokinetics,
     physionet2012,
+    physionet2012_values,
     plaid,
 )
 from ctlssl.questions.task import Task
 
 __all__ = ["TASKS", "Task"]
 
-_SETS = (asas, covid19, generated, japanese_vowels, pbc, pharmacokinetics, physionet2012, plaid)
+_SETS = (
+    asas,
+    covid19,
+    generated,
+    japanese_vowels,
+    pbc,
+    pendulum,
+    pharmacokinetics,
+    physionet2012,
+    physionet2012_values,
+    plaid,
+)
 
 TASKS: dict[str, Task] = {task.name: task for questions in _SETS for task in questions.TASKS}
 """The tasks by name."""
