@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ctlssl.contract import Model
 from ctlssl.runs.folder import RunFolder
+from ctlssl.runs.from_disk import split_on_disk
 from ctlssl.runs.settings import RunSettings
-from ctlssl.runs.table_task import TableTask
+from ctlssl.runs.table_task import Loaded, TableTask
 from ctlssl.runs.targets import TargetScale
 from ctlssl.schema import static
 from ctlssl.tasks import Split, prepare
 from ctlssl.training import Checkpoints, Progress, evaluate, fit, predict, score
 
-__all__ = ["train_run"]
+__all__ = ["split_of", "train_run"]
 
 
 def train_run(
@@ -79,6 +82,7 @@ def train_run(
         parameters = sum(parameter.numel() for parameter in model.parameters())
         about = {"epochs": len(history.train_loss), "best_epoch": history.best_epoch + 1, "parameters": parameters}
         folder.write_json("report.json", {"test": scores, **about})
+        shutil.rmtree(folder.path / "series", ignore_errors=True)
         return scores
 
 
@@ -94,8 +98,7 @@ def _prepared(folder: RunFolder, settings: RunSettings) -> tuple[Split, TargetSc
     Numbers to be predicted from a table of one's own are put on the scale of the training part, but for those of the
     test part, which are scored as they are.
     """
-    loaded = settings.load()
-    split = prepare(loaded.task, settings.training.seed, loaded.ds)
+    split, loaded = split_of(settings, folder.path / "series")
     scaled = isinstance(settings.task, TableTask) and split.problem.kind == "regression"
     targets = TargetScale.fit(split.train.labels) if scaled else None
     if targets is not None:
@@ -114,6 +117,24 @@ def _prepared(folder: RunFolder, settings: RunSettings) -> tuple[Split, TargetSc
     folder.write_json("data.json", dict(about))
     folder.write_tensors("data.safetensors", split.normalizer.tensors())
     return split, targets
+
+
+def split_of(settings: RunSettings, place: Path) -> tuple[Split, Loaded]:
+    """The parts of the task, and what its data said of themselves.
+
+    Args:
+        settings: of the run.
+        place: a folder for series that are trained from disk; it is made where there are such.
+
+    Raises:
+        FileNotFoundError: as `RunSettings.load`.
+        TypeError: as there.
+        ValueError: as there, and too few series.
+    """
+    if isinstance(settings.task, TableTask) and settings.task.from_disk:
+        return split_on_disk(settings.task, place, settings.training.seed)
+    loaded = settings.load()
+    return prepare(loaded.task, settings.training.seed, loaded.ds), loaded
 
 
 def _scores(model: Model, split: Split, targets: TargetScale | None) -> dict[str, float]:
