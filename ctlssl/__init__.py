@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ctlssl.catalogue import dataset_names, load_dataset
     from ctlssl.clock_ablation import clock_ablation
     from ctlssl.comparison import compare
+    from ctlssl.estimators import LSSLClassifier, LSSLForecaster, LSSLImputer, LSSLRegressor, Records
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         to_torchcde,
     )
     from ctlssl.tasks import Examples, Normalizer, Task, prepare
+    from ctlssl.timescale_fitting import TimeScale, fit_step_sizes, fit_timescale
     from ctlssl.training import Checkpoints, Training, evaluate, fit, predict
 
 __version__ = "0.1.0"
@@ -98,6 +100,14 @@ _ON_FIRST_USE = {
     "train_run": "ctlssl.runs",
     "compare": "ctlssl.comparison",
     "clock_ablation": "ctlssl.clock_ablation",
+    "LSSLClassifier": "ctlssl.estimators",
+    "LSSLForecaster": "ctlssl.estimators",
+    "LSSLImputer": "ctlssl.estimators",
+    "LSSLRegressor": "ctlssl.estimators",
+    "Records": "ctlssl.estimators",
+    "fit_timescale": "ctlssl.timescale_fitting",
+    "fit_step_sizes": "ctlssl.timescale_fitting",
+    "TimeScale": "ctlssl.timescale_fitting",
     "testing": "ctlssl.testing",
     "synthetic": "ctlssl.synthetic",
 }
@@ -198,6 +208,15 @@ __all__ = [
     "transfer",
     "compare",
     "clock_ablation",
+    "fit_timescale",
+    "fit_step_sizes",
+    "TimeScale",
+    # estimators in the manner of scikit-learn
+    "LSSLClassifier",
+    "LSSLRegressor",
+    "LSSLForecaster",
+    "LSSLImputer",
+    "Records",
     # contracts, for layers and models of your own
     "testing",
 ]

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from ctlssl.commands.adapt import adapt
 from ctlssl.commands.answers import evaluate, predict
 from ctlssl.commands.clock import clock
 from ctlssl.commands.comparing import compare, costs
 from ctlssl.commands.inspecting import inspect
+from ctlssl.commands.reproducing import reproduce
 from ctlssl.commands.runs import train
 from ctlssl.commands.streams import stream
 from ctlssl.commands.views import views
@@ -45,7 +47,7 @@ def options(
     """Linear state-space layers for time series sampled at irregular times."""
 
 
-for _command in (inspect, train, predict, evaluate, stream, compare, costs, views, clock):
+for _command in (inspect, train, predict, evaluate, stream, compare, costs, views, clock, adapt, reproduce):
     app.command()(_command)
 
 

@@ -118,6 +118,7 @@ class Exact(Rule):
 
 
 exact = Exact()
+"""The exact rule, e^{hA}: with a hold, what the differential equation gives along it."""
 
 
 def gbt(alpha: float) -> GeneralizedBilinear:
@@ -180,6 +181,7 @@ METHODS = {
     "trapezoid": Discretization(gbt(0.5), LINEAR),
     "impulse": Discretization(exact, IMPULSE),
 }
+"""The methods that have a name."""
 
 
 def named_method(method: str | Rule | Discretization) -> Discretization:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from ctlssl.contract import Problem, rate_per_series
 from ctlssl.interleaving import Rows, interleave, last_true
 from ctlssl.model_state import Seen
+from ctlssl.piecewise_linear import piecewise_linear
 from ctlssl.series import TimeSeries
 
 __all__ = ["Encoded", "Encoder", "readings"]
+
+_SCORES = (-3.0, 3.0)  # normal scores beyond are as good as there
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +62,27 @@ class Encoder(nn.Module):
     Args:
         problem: channels and clock.
         width: W.
+        carried: False: a channel that was not seen in this row is 0 there, whatever was seen before.
+        channel_dropout: share of the channels of each series that are taken as never observed, while training.
+        pieces: K, into which the normal scores from -3 to 3 are cut: a value enters as its place on each of them (see
+            `ctlssl.piecewise_linear`), so that low and high can mean the same; 0: a value enters as a number.
+
+    Raises:
+        ValueError: a share that is none, or a number of pieces that cannot be.
     """
 
-    def __init__(self, problem: Problem, width: int) -> None:
+    def __init__(
+        self, problem: Problem, width: int, carried: bool = True, channel_dropout: float = 0.0, pieces: int = 0
+    ) -> None:
         super().__init__()
-        self.problem = problem
+        if isinstance(pieces, bool) or not isinstance(pieces, int) or pieces < 0:
+            raise ValueError(f"pieces is {pieces!r}; it is a whole number from 0 on")
+        if not 0.0 <= channel_dropout < 1.0:
+            raise ValueError(f"channel_dropout is {channel_dropout!r}; it is a share from 0 to below 1")
+        self.problem, self.carried, self.pieces = problem, carried, pieces
+        self.channel_dropout = nn.Dropout(channel_dropout)
         self.unseen = nn.Parameter(torch.zeros(problem.channels))  # (D,) never a reading: learned apart from them
-        self.linear = nn.Linear(3 * problem.channels + 3, width)
+        self.linear = nn.Linear((2 + max(pieces, 1)) * problem.channels + 3, width)
 
     def forward(
         self,
@@ -84,7 +101,7 @@ class Encoder(nn.Module):
         """
         rates, problem = rate_per_series(rate, series), self.problem  # (B,)
         asked = query_times if problem.kind == "forecasting" else None
-        rows = interleave(series, asked, problem.first_gap, before)
+        rows = interleave(self._thinned(series), asked, problem.first_gap, before)
         pace, dtype = rates.unsqueeze(-1), self.linear.weight.dtype  # (B, 1)
         channels = _last_seen(rows, before, dtype)
         filled = torch.where(channels.known, channels.values, self.unseen)  # (B, R, D)
@@ -92,7 +109,9 @@ class Encoder(nn.Module):
         spans = (elapsed / problem.horizon).to(dtype)  # (B, R)
         clocks = [self._clock(rows.dt * pace, dtype), self._clock(elapsed, dtype), spans / (1 + spans)]
         ages = self._ages(rows, channels, pace, dtype)  # (B, R, D)
-        features = torch.cat([filled, rows.observed.to(dtype), ages, torch.stack(clocks, dim=-1)], dim=-1)
+        shown = filled if self.carried else rows.values.to(dtype)  # (B, R, D)
+        shown = piecewise_linear(shown, *_SCORES, self.pieces) if self.pieces else shown  # (B, R, D K)
+        features = torch.cat([shown, rows.observed.to(dtype), ages, torch.stack(clocks, dim=-1)], dim=-1)
         return Encoded(
             rows=rows,
             # in training dropout ties all rows together anyway, and one product of all is faster
@@ -104,6 +123,13 @@ class Encoder(nn.Module):
             static=None if series.static is None else series.static.to(dtype),
             seen=_seen_at_end(rows, channels, before),
         )
+
+    def _thinned(self, series: TimeSeries) -> TimeSeries:
+        """In training, without some channels of each series: no answer may then hang on one of them."""
+        if not (self.training and self.channel_dropout.p):
+            return series
+        kept = self.channel_dropout(series.values.new_ones(series.batch, 1, series.channels)) > 0  # (B, 1, D)
+        return replace(series, observed=series.observed & kept)
 
     def _clock(self, time: Tensor, dtype: torch.dtype) -> Tensor:
         scale, horizon = self.problem.time_scale, self.problem.horizon

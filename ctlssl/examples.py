@@ -28,6 +28,7 @@ class Examples:
         target_observed: (B, Q, D) bool, True = there is a target, or None.
         variables: the names of the D channels, or nothing.
         part: (B,) of "train", "valid" and "test", the published part of each series, or None.
+        weights: (B,) what the targets of each series count in the loss, not negative, or None, where all count 1.
 
     Raises:
         ValueError: parts of other than B series.
@@ -49,9 +50,10 @@ class Examples:
     target_observed: Tensor | None = None
     variables: tuple[str, ...] = ()
     part: np.ndarray | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        for name in ("ids", "labels", "query_times", "targets", "target_observed", "part"):
+        for name in ("ids", "labels", "query_times", "targets", "target_observed", "part", "weights"):
             part = getattr(self, name)
             if part is not None and len(part) != self.series.batch:
                 raise ValueError(f"{name} has {len(part)} entries for {self.series.batch} series; give one per series.")
@@ -80,6 +82,7 @@ class Examples:
             target_observed=_take(self.target_observed, index, queries),
             variables=self.variables,
             part=None if self.part is None else np.asarray(self.part)[places],
+            weights=_take(self.weights, index),
         )
 
 

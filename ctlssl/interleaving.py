@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class Rows:
         """(B, Q): the row of each query, in the order in which the queries were given."""
         return self.position[:, self._observations : self._observations + self.query_present.shape[1]]  # (B, Q)
 
-    @property
+    @cached_property
     def committed(self) -> Tensor:
         """(B, R) bool: the rows at which something was observed."""
         return self.observed.any(dim=-1)  # (B, R)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ctlssl.series import series_index
 from ctlssl.views import State
 
-__all__ = ["Hidden", "ModelState", "Pooled", "Seen"]
+__all__ = ["Hidden", "ModelState", "Pooled", "Seen", "Summed"]
 
 
 class Seen(NamedTuple):
@@ -66,6 +66,24 @@ class Pooled(NamedTuple):
         return cls(count, total, like.new_zeros(batch, width), like.new_zeros(batch, width))
 
 
+class Summed(NamedTuple):
+    """Statistics of each channel so far, in S spans of time; 0 where nothing was observed.
+
+    Attributes:
+        count: (B, S, D) float64 observations.
+        total: (B, S, D) float64, their sum.
+        least: (B, S, D).
+        most: (B, S, D).
+        square: (B, D) float64, the sum of squares in the first span.
+    """
+
+    count: Tensor
+    total: Tensor
+    least: Tensor
+    most: Tensor
+    square: Tensor
+
+
 class Hidden(NamedTuple):
     """The state of a recurrent unit.
 
@@ -88,6 +106,7 @@ class ModelState:
         seen: what was observed.
         layers: of each layer its own state.
         pooled: for one answer a series; None where a model forecasts.
+        summed: for a head that reads summaries of the channels; None of any other.
 
     Example:
         >>> like = torch.zeros(())
@@ -103,6 +122,7 @@ class ModelState:
     seen: Seen
     layers: tuple[State | Hidden, ...]
     pooled: Pooled | None = None
+    summed: Summed | None = None
 
     @property
     def batch(self) -> int:
@@ -112,8 +132,7 @@ class ModelState:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, each with the series as its first axis."""
         parts = {"seen": self.seen, **{f"layers.{i}": layer for i, layer in enumerate(self.layers)}}
-        if self.pooled is not None:
-            parts["pooled"] = self.pooled
+        parts |= {name: held for name in _OPTIONAL if (held := getattr(self, name)) is not None}
         return {f"{part}.{name}": tensor for part, held in parts.items() for name, tensor in held._asdict().items()}
 
     @classmethod
@@ -128,10 +147,10 @@ class ModelState:
         for name, tensor in tensors.items():
             part, _, key = str(name).rpartition(".")
             parts.setdefault(part, {})[key] = tensor
-        pooled = _part(Pooled, parts.pop("pooled"), "pooled") if "pooled" in parts else None
+        optional = {name: _part(kind, parts.pop(name), name) for name, kind in _OPTIONAL.items() if name in parts}
         seen = _part(Seen, parts.pop("seen", {}), "seen")
         layers = tuple(_layer(parts.pop(f"layers.{i}", None), i) for i in range(len(parts)))
-        state = cls(seen, layers, pooled)
+        state = cls(seen, layers, **optional)
         _check(state)
         return state
 
@@ -144,7 +163,7 @@ class ModelState:
         return ModelState(
             part("seen", self.seen),
             tuple(part(f"layers.{i}", layer) for i, layer in enumerate(self.layers)),
-            None if self.pooled is None else part("pooled", self.pooled),
+            **{name: part(name, held) for name in _OPTIONAL if (held := getattr(self, name)) is not None},
         )
 
     def detach(self) -> ModelState:
@@ -207,6 +226,9 @@ def check_like(state: object, model: ModelState, batch: int) -> ModelState:
     return state
 
 
+_OPTIONAL: dict[str, type[NamedTuple]] = {"pooled": Pooled, "summed": Summed}
+
+
 def _part(kind: type[NamedTuple], tensors: dict[str, Tensor], name: str) -> NamedTuple:
     if set(tensors) != set(kind._fields):
         raise ValueError(f"a state has {name}.{{{', '.join(kind._fields)}}}; found {sorted(map(str, tensors))}")
@@ -224,6 +246,7 @@ def _layer(tensors: dict[str, Tensor] | None, i: int) -> State | Hidden:
 def _check(state: ModelState) -> None:
     kinds = {"seen.started": torch.bool, "seen.known": torch.bool, "pooled.count": torch.int64}
     kinds |= dict.fromkeys(("seen.start", "seen.time", "seen.value_times", "pooled.total"), torch.float64)
+    kinds |= dict.fromkeys(("summed.count", "summed.total", "summed.square"), torch.float64)
     batch = None
     for name, tensor in state.tensors().items():
         if not isinstance(tensor, Tensor) or tensor.ndim < 1:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["WRITERS", "save_ablation", "save_comparison", "save_views"]
+__all__ = ["WRITERS", "save_ablation", "save_adaptation", "save_comparison", "save_views"]
 
 Writer = Callable[["xarray.Dataset", Path], None]
 
@@ -36,6 +36,31 @@ def save_ablation(results: xarray.Dataset, folder: str | os.PathLike) -> list[Pa
 def save_views(results: xarray.Dataset, folder: str | os.PathLike) -> list[Path]:
     """Write views.nc, views.md and views.png; arguments as of `save_comparison`, results of `compare_views`."""
     return _save(results, Path(folder), _OF_VIEWS)
+
+
+def save_adaptation(results: xarray.Dataset, folder: str | os.PathLike, metric: str | None = None) -> list[Path]:
+    """Write adapt.nc, adapt.md and adapt.png.
+
+    Args:
+        results: from `ctlssl.adaptation.adaptation`.
+        folder: exists.
+        metric: what the table and the picture show; None is that by which a ranking goes.
+
+    Returns:
+        The paths.
+    """
+    from ctlssl.adaptation_report import adaptation_markdown, plot_adaptation
+
+    writers: dict[str, Writer] = {
+        "adapt.nc": _write_netcdf,
+        "adapt.md": lambda found, path: _write_text(adaptation_markdown(found, metric), path),
+        "adapt.png": lambda found, path: plot_adaptation(found, metric).savefig(path, format="png", dpi=150),
+    }
+    return _save(results, Path(folder), writers)
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf8")
 
 
 def _save(results: xarray.Dataset, folder: Path, writers: Mapping[str, Writer]) -> list[Path]:

@@ -20,7 +20,7 @@ from ctlssl.questions import TASKS, Task
 from ctlssl.series import TimeSeries
 from ctlssl.splitting import deal
 
-__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "normalised", "prepare"]
+__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "in_scores", "median_gap", "prepare"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Split:
     normalizer: Normalizer
 
 
-def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Split:
+def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None, refit: bool = False) -> Split:
     """Split a task by series and normalise it; the same seed gives the same split to every model.
 
     Classes are dealt out in equal shares, of 60, 20 and 20 % where the task does not say otherwise. Every statistic
@@ -55,6 +55,8 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
         task: a name in `TASKS`, or a task of your own.
         seed: of the split.
         ds: the data; None is the bundled data set of the task.
+        refit: the training part takes in the validation part, which stays beside it: for a last fit without early
+            stopping, when all choices are made. The test part is the same.
 
     Raises:
         ValueError: an unknown task, or too few series for three parts.
@@ -71,9 +73,11 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
             raise ValueError(f"unknown task {task!r}; choose from {', '.join(TASKS)}.")
         task = TASKS[task]
     raw = task.build(load_dataset(task.dataset) if ds is None else ds)
-    parts = [raw.select(index) for index in deal(raw, seed, task.shares, task.folds)]
+    train, valid, test = deal(raw, seed, task.shares, task.folds)
+    train = np.union1d(train, valid) if refit else train
+    parts = [raw.select(index) for index in (train, valid, test)]
     normalizer = task.scale(parts[0].series)
-    gap = _median_gap(parts[0].series)
+    gap = median_gap(parts[0].series)
     problem = Problem(
         kind=task.kind,
         channels=raw.series.channels,
@@ -83,11 +87,11 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None) -> Sp
         first_gap=gap,
         horizon=_longest_span(parts[0].series) if task.window is None else task.window,
     )
-    train, valid, test = (normalised(part, normalizer) for part in parts)
+    train, valid, test = (in_scores(part, normalizer) for part in parts)
     return Split(train, valid, test, problem, normalizer)
 
 
-def _median_gap(series: TimeSeries) -> float:
+def median_gap(series: TimeSeries) -> float:
     """The median time between observations of one series; ties in time do not count; 1 where there is none."""
     gaps = series.gaps(first=0.0)  # (B, L)
     gaps = gaps[gaps > 0]
@@ -112,8 +116,8 @@ def _outputs(task: Task, examples: Examples) -> int:
     return examples.labels.shape[1]
 
 
-def normalised(examples: Examples, normalizer: Normalizer) -> Examples:
-    """Examples of raw units in normal scores.
+def in_scores(examples: Examples, normalizer: Normalizer) -> Examples:
+    """Examples of raw units in those of a normalizer, float32; a target must be of a channel that varied in training.
 
     Args:
         examples: with the channels of the training part.

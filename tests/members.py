@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ctlssl.baselines import BASELINES
-from ctlssl.contract import Model, Problem
+from ctlssl.contract import KINDS, Model, Problem
 from ctlssl.layers import FAMILY
 from ctlssl.models import MODELS
 from ctlssl.series import TimeSeries
@@ -26,11 +26,13 @@ class Member:
         options: of its constructor.
         neighbours: how far one series may move when the batch around it changes, relative to the largest output;
             more than rounding only for a solver that chooses its steps for the whole batch.
+        kinds: of problems that it answers.
     """
 
     build: type[Model]
     options: dict = field(default_factory=dict)
     neighbours: float = 1e-5
+    kinds: tuple[str, ...] = KINDS
 
     def model(self, kind, dtype=torch.float32, **changes):
         """The model of a kind of problem, ready to predict, always with the same weights."""
@@ -51,7 +53,11 @@ ADAPTIVE = {
     f"{name}-dopri5": Member(BASELINES[name], {"method": "dopri5"}, neighbours=1e-2)
     for name in ("ode_rnn", "neural_cde", "log_ncde")
 }
-VARIANTS = {"neural_cde-rectilinear": Member(BASELINES["neural_cde"], {"control": "rectilinear"})}
+VARIANTS = {
+    "neural_cde-rectilinear": Member(BASELINES["neural_cde"], {"control": "rectilinear"}),
+    "lssl-pieces": Member(MODELS["lssl"], {"pieces": 4, "pooling": ("mean", "last")}),
+    "lssl-summaries": Member(MODELS["lssl"], {"summaries": True}, kinds=("classification", "regression")),
+}
 MEMBERS = {name: Member(build) for name, build in {**MODELS, **BASELINES}.items()} | ADAPTIVE | VARIANTS
 
 
@@ -60,11 +66,13 @@ def marks(name):
     return (pytest.mark.slow,) if name in FAMILY else ()
 
 
-EVERY_MEMBER = [pytest.param(member, id=name, marks=marks(name)) for name, member in MEMBERS.items()]
+EVERY_MEMBER = [
+    pytest.param(member, id=name, marks=marks(name)) for name, member in MEMBERS.items() if member.kinds == KINDS
+]
 EVERY_PROBLEM = [
     pytest.param(member, kind, id=f"{name}-{kind}", marks=marks(name))
     for name, member in MEMBERS.items()
-    for kind in PROBLEMS
+    for kind in member.kinds
 ]
 
 

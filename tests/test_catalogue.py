@@ -55,6 +55,7 @@ def test_data_of_an_installed_package_come_first(tmp_path, monkeypatch):
             save_dataset(ds.assign_attrs(title=place), tmp_path / place / name / f"{name}.nc")
     (tmp_path / "beside" / "other").mkdir()
     save_dataset(ds, tmp_path / "beside" / "other" / "notes.nc")
+    monkeypatch.delenv("CTLSSL_DATA", raising=False)
     monkeypatch.setattr(catalogue, "_PLACES", (tmp_path / "installed", tmp_path / "beside", tmp_path / "absent"))
     assert [name for name in dataset_names() if name not in GENERATORS] == ["covid19", "mine"]
     assert [load_dataset(name).attrs["title"] for name in ("covid19", "mine")] == ["installed", "beside"]

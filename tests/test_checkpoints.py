@@ -118,6 +118,23 @@ def test_more_epochs_go_on(tmp_path):
     )
 
 
+def test_a_mean_of_weights_and_a_falling_rate_go_on(tmp_path):
+    falling = replace(SETTINGS, schedule="cosine", average=0.8)
+    expected, data = untouched(training=falling), examples()
+    assert expected != untouched()
+    for writes in (2, 4, 7):
+        with pytest.raises(Crash):
+            fit(build(), data, data, falling, checkpoints=crashing_after(writes)(tmp_path / str(writes)))
+        model = build()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        found = outcome(model, fit(model, data, data, falling, checkpoints=Checkpoints(tmp_path / str(writes))))
+        assert found == expected
+    with pytest.raises(ValueError, match="training.epochs"):  # it decides every rate
+        fit(build(), data, data, replace(falling, epochs=9), checkpoints=Checkpoints(tmp_path / "7"))
+
+
 def test_stop_is_kept_and_said(tmp_path):
     data, checkpoints = examples(), Checkpoints(tmp_path)
     model = build()

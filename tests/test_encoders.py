@@ -75,3 +75,43 @@ def test_what_was_not_observed_changes_no_bit(filler):
     one, two = encoder(series, asked, 1.0), encoder(other, asked, 1.0)
     assert same_bits(one.features, two.features) and same_bits(one.filled, two.filled)
     assert same_bits(gradients(encoder, one.features.sum()), gradients(encoder, two.features.sum()))
+
+
+def test_without_carrying_a_value_is_shown_in_its_row_alone():
+    values = torch.tensor([[[torch.nan, 1.0], [3.0, torch.nan], [torch.nan, -2.0]]])
+    series = TimeSeries(values, torch.arange(3.0).view(1, 3), ~values.isnan(), torch.tensor([3]))
+    encoder = Encoder(Problem("classification", 2, 2), width=9, carried=False).eval()
+    with torch.no_grad():
+        encoder.linear.weight.copy_(torch.eye(9))
+        encoder.linear.bias.zero_()
+    assert encoder(series, None, 1.0).features[0, :, :2].tolist() == [[0, 1], [3, 0], [0, -2]]
+
+
+def test_dropped_channels_are_never_observed_and_only_in_training():
+    series, _ = batch(lengths=(6,) * 400)
+    encoder = Encoder(Problem("classification", 3, 2, 2), width=4, channel_dropout=0.3)
+    whole = series.observed & series.in_length.unsqueeze(-1)
+    torch.manual_seed(0)
+    seen = encoder(series, None, 1.0).seen.known  # (400, 3)
+    assert not (seen & ~whole.any(dim=1)).any()
+    share = 1 - float(seen.sum() / whole.any(dim=1).sum())
+    assert abs(share - 0.3) < 3 * math.sqrt(0.3 * 0.7 / 1200)
+    assert torch.equal(encoder.eval()(series, None, 1.0).seen.known, whole.any(dim=1))
+    with pytest.raises(ValueError, match="channel_dropout is 1.0"):
+        Encoder(Problem("classification", 3, 2), width=4, channel_dropout=1.0)
+
+
+def test_a_value_in_pieces_can_mean_the_same_at_both_ends():
+    problem = Problem("classification", 1, 2)
+    encoder = Encoder(problem, width=1, pieces=4).eval()
+    values = torch.tensor([[[-2.0], [0.0], [2.0]]])
+    series = TimeSeries(values, torch.arange(3.0).view(1, 3), ~values.isnan(), torch.tensor([3]))
+    with torch.no_grad():
+        encoder.linear.weight.zero_()
+        encoder.linear.bias.zero_()
+        encoder.linear.weight[0, :4] = torch.tensor([-1.5, -1.5, 1.5, 1.5])  # |v|, less than 3
+    found = encoder(series, None, 1.0).features.flatten()
+    torch.testing.assert_close(found - found[1], torch.tensor([2.0, 0.0, 2.0]))
+    assert encoder.linear.in_features == 4 + 2 + 3
+    with pytest.raises(ValueError, match="pieces is -1"):
+        Encoder(problem, width=1, pieces=-1)

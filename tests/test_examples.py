@@ -19,6 +19,8 @@ from examples import (
     state_tracking,
     system_recovery,
     time_scales,
+    uncertainty,
+    unknown_clock,
 )
 from tests.pages import check_page
 
@@ -57,6 +59,20 @@ def test_time_scales(tmp_path):
     assert path.stat().st_size > 10_000
     assert found["log_loss after"] < found["log_loss before"]
     assert 0.1 < found["before"] < 1 and found["after"] != found["before"]
+
+
+@pytest.mark.slow
+def test_unknown_clock():
+    found = unknown_clock.main()
+    assert found["factor"] == pytest.approx(60, rel=0.1) and found["factor without answers"] == pytest.approx(
+        60, rel=0.2
+    )
+    assert found["wrong unit"] > 2 * found["seconds"] and found["16 answers"] < 1.1 * found["seconds"]
+
+
+def test_unknown_clock_in_short():
+    found = unknown_clock.main(epochs=8, factor=1 / 60)
+    assert found["16 answers"] < found["wrong unit"] and found["factor"] == pytest.approx(1 / 60, rel=0.5)
 
 
 def test_liquid():
@@ -171,6 +187,11 @@ def test_lorenz_is_reconstructed():
     (found,) = lorenz.main((1,))
     assert found["divergence"] < 4 and found["spectral distance"] < 0.4
     assert found["regions"] >= 3 and 0.2 < found["right lobe"] < 0.8 and found["distance of the lobes"] < 0.5
+
+
+def test_uncertainty():
+    found = uncertainty.main(series=150, epochs=8)
+    assert found["coverage"] < 0.06 and found["growth"] > 2
 
 
 @pytest.mark.slow

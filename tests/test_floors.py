@@ -22,28 +22,17 @@ FLOORS = {
     **dict.fromkeys(
         ["layers", "hippo_memory", "packed_calls", "contract", "model_state", "interleaving", "encoders", "heads"], 4
     ),
-    **dict.fromkeys(["sealed", "streaming"], 4),
+    **dict.fromkeys(["sealed", "streaming", "channel_summaries", "piecewise_linear"], 4),
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks", "splitting"], 5),
-    **dict.fromkeys(["examples", "questions", "synthetic", "clocks"], 5),
+    **dict.fromkeys(["examples", "questions", "synthetic", "clocks", "sampling"], 5),
     **dict.fromkeys(["training", "pretraining", "model_names", "parameter_budget"], 6),
     **dict.fromkeys(
-        [
-            "comparison",
-            "costs",
-            "estimators",
-            "runs",
-            "influence",
-            "inspection",
-            "testing",
-            "clock_ablation",
-            "solver_sweep",
-        ],
-        7,
+        ["comparison", "costs", "estimators", "runs", "testing", "clock_ablation", "solver_sweep", "recipes"], 7
     ),
-    **dict.fromkeys(["influence", "inspection"], 7),
+    **dict.fromkeys(["influence", "inspection", "timescale_fitting", "adaptation"], 7),
     **dict.fromkeys(["report", "report_notes", "plots", "saving", "clock_report", "views_report"], 8),
-    **dict.fromkeys(["page", "run_page", "run_pictures", "inspection_page"], 8),
+    **dict.fromkeys(["page", "run_page", "run_pictures", "inspection_page", "adaptation_report"], 8),
     **dict.fromkeys(["cli", "commands"], 9),
     **dict.fromkeys(["__init__", "__main__"], 10),
 }

@@ -1,11 +1,14 @@
 """The residual stack against the same layers run one row at a time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ctlssl.contract import Problem
 from ctlssl.models import MODELS, LSSLModel
 from ctlssl.models.stack import step_range_of
+from ctlssl.series import TimeSeries
 from tests.members import MEMBERS, answer, batch, close, gradients
 
 
@@ -85,3 +88,30 @@ def test_a_model_is_built_from_its_problem(name):
     model = MODELS[name](Problem("classification", 3, 2), width=16)
     assert model.problem.channels == 3 and model.evaluations == 0
     assert not [key for key, part in model.state_dict().items() if not part.isfinite().all()]
+
+
+@pytest.mark.parametrize(("pooling", "reads"), [(["mean"], "total"), (["max"], "most"), (["last"], "last")])
+def test_the_head_reads_what_is_pooled_for_it(pooling, reads):
+    torch.manual_seed(0)
+    model = LSSLModel(MEMBERS["lssl"].model("classification").problem, width=8, pooling=pooling).eval()
+    series, _ = batch()
+    state, before = model(series).state, answer(model(series))
+    nothing = TimeSeries(*(part[:, :0] for part in _rows(series)), torch.zeros_like(series.lengths), series.static)
+    for name in ("total", "most", "last"):
+        changed = replace(state, pooled=state.pooled._replace(**{name: getattr(state.pooled, name) + 1}))
+        assert torch.equal(answer(model(nothing, state=changed)), before) != (name == reads)
+    with pytest.raises(ValueError, match=r"pooling \['least'\] is unknown; there are mean, max, last"):
+        LSSLModel(model.problem, pooling=["least"])
+
+
+def _rows(series):
+    return series.values, series.times, series.observed
+
+
+def test_a_stack_without_layers_is_its_encoder_and_its_head():
+    model = LSSLModel(MEMBERS["lssl"].model("classification").problem, width=8, layers=0).eval()
+    series, _ = batch()
+    encoded = model.encoder(series, None, 1.0)
+    rows = encoded.rows
+    expected = model.head(encoded, model.norm(encoded.features), rows.committed, rows.at_queries(encoded.features))
+    assert torch.equal(answer(model(series)), answer(expected))

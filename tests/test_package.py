@@ -15,6 +15,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["p
 DISTRIBUTION = {"sklearn": "scikit-learn"}  # where the name of a module is not the name of what is installed
 
 
+USERS_EXTRAS = ("parquet",)  # what the package imports where a user asks for it
+
+
 def normal(requirement):
     """The name in a requirement, as package indexes compare names."""
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement).group()).lower()
@@ -35,7 +38,10 @@ def imported():
 
 def test_dependencies_are_the_imports():
     with_torch = {"triton"}  # comes with torch where there is a GPU, and is looked for, not required
-    assert {normal(requirement) for requirement in PROJECT["dependencies"]} == imported() - with_torch
+    needed = {normal(requirement) for requirement in PROJECT["dependencies"]}
+    extras = PROJECT["optional-dependencies"]
+    wanted = {normal(item) for name in USERS_EXTRAS for item in extras[name]}
+    assert needed | wanted == imported() - with_torch and not needed & wanted
 
 
 def test_every_requirement_has_a_tested_version():
@@ -60,10 +66,12 @@ def test_the_wheel_carries_the_package_and_its_data(wheel):
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ctlssl").rglob("*.py")} | {"ctlssl/py.typed"}
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf8").splitlines()
+    prepared = {path for line in ignored if line.startswith("/datasets/") for path in ROOT.glob(line[1:])}
     data = {
         f"ctlssl/_datasets/{path.parent.name}/{path.name}"
         for pattern in ("*/*.nc", "*/README.md")
-        for path in (ROOT / "datasets").glob(pattern)
+        for path in set((ROOT / "datasets").glob(pattern)) - prepared
     }
     assert "ctlssl/_datasets/covid19/covid19.nc" in data
     assert inside == package | data

@@ -23,7 +23,7 @@ FIXED = [
     pytest.param(member, kind, id=f"{name}-{kind}")
     for name, member in MEMBERS.items()
     if member.neighbours < 1e-4
-    for kind in PROBLEMS
+    for kind in member.kinds
 ]
 
 

@@ -1,7 +1,7 @@
 """Files of tables, and the shapes of other libraries: what is read, what is refused, and by which policy."""
 
-import importlib.util
 import math
+import sys
 
 import numpy as np
 import pandas as pd
@@ -58,13 +58,16 @@ def test_a_wide_csv_and_a_netcdf(tmp_path):
     xr.testing.assert_identical(read_table(save_dataset(ds, tmp_path / "ds.nc")), ds)
 
 
-def test_parquet_where_there_is_pyarrow_and_a_remedy_elsewhere(tmp_path):
+def test_parquet_without_pyarrow_has_a_remedy(tmp_path, monkeypatch):
     path = tmp_path / "records.parquet"
-    if importlib.util.find_spec("pyarrow") is None:
-        path.write_bytes(b"PAR1")
-        with pytest.raises(ImportError, match="pip install pyarrow"):
-            read_table(path)
-        return
+    path.write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match="pip install pyarrow"):
+        read_table(path)
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "records.parquet"
     frame = pd.DataFrame({"subject_id": [7, 7], "time": pd.to_datetime(["2020-01-01", "2020-01-02"])})
     frame = frame.assign(code=["urea", "urea"], numeric_value=[1.0, 2.0])
     frame.to_parquet(path)

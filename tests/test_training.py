@@ -154,6 +154,58 @@ class TestFit:
         assert scores["accuracy"] > 0.75
 
 
+class TestSchedule:
+    def test_the_rate_falls_as_half_a_cosine(self):
+        problem, examples = toys.regression(seed=6)
+        model = built(problem, dtype=torch.float64)
+        rates, step = [], torch.optim.AdamW.step
+
+        def watched(optimizer, *arguments, **options):
+            rates.append(optimizer.param_groups[0]["lr"])
+            return step(optimizer, *arguments, **options)
+
+        torch.optim.AdamW.step = watched
+        try:
+            fit(model, examples, training=Training(epochs=3, batch_size=16, learning_rate=0.1, schedule="cosine"))
+        finally:
+            torch.optim.AdamW.step = step
+        assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * k / 12)) for k in range(12)])
+
+    def test_the_average_is_that_of_the_weights_after_every_step(self):
+        problem, examples = toys.regression(seed=7)
+        model, seen = built(problem, dtype=torch.float64), []
+        plan = Training(epochs=4, batch_size=16, learning_rate=0.05, average=0.9)
+
+        def batches(epoch):
+            for start in range(0, 64, 16):
+                seen.append(weights(model).clone())
+                yield examples.select(slice(start, start + 16))
+
+        fit(model, batches, training=plan)
+        again = built(problem, dtype=torch.float64)
+        fit(
+            again,
+            lambda epoch: (examples.select(slice(k, k + 16)) for k in range(0, 64, 16)),
+            training=replace(plan, average=0.0),
+        )
+        mean = seen[0]
+        for step, now in enumerate([*seen[1:], weights(again)], start=1):
+            decay = min(0.9, step / (step + 9))
+            mean = decay * mean + (1 - decay) * now
+        torch.testing.assert_close(weights(model), mean, rtol=1e-12, atol=1e-12)
+
+    def test_what_is_validated_is_what_is_kept(self):
+        problem, examples = toys.classification(seed=8)
+        model, met = built(problem), []
+        history = fit(
+            model,
+            examples,
+            lambda epoch: met.append(weights(model).clone()) or -float(epoch),
+            Training(epochs=3, average=0.95),
+        )
+        assert history.best_epoch == 2 and torch.equal(weights(model), met[2])
+
+
 class TestErrors:
     def test_empty_parts(self):
         problem, examples = toys.regression(seed=11)
@@ -205,7 +257,10 @@ class TestErrors:
 
     @pytest.mark.parametrize(
         "name, value",
-        {"epochs": 0, "batch_size": 2.5, "learning_rate": 0.0, "clip": math.nan, "patience": True, "seed": -1}.items(),
+        [
+            *{"epochs": 0, "batch_size": 2.5, "learning_rate": 0.0, "clip": math.nan, "patience": True}.items(),
+            *{"seed": -1, "average": 1.0, "schedule": "linear"}.items(),
+        ],
     )
     def test_settings(self, name, value):
         with pytest.raises(ValueError, match=f"{name} is {value!r}"):

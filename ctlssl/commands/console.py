@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["end", "names_in", "refuse", "show"]
 
+_COMMA = re.compile(r",(?![^\[]*\])")
 _WIDE = 160  # columns of a table that goes to a file or a pipe
 
 
@@ -28,8 +30,13 @@ def end(code: int, words: str) -> NoReturn:
 
 
 def names_in(text: str | None) -> list[str] | None:
-    """What stands between commas; None of None."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    """What stands between commas that are not within brackets; None of None.
+
+    Example:
+        >>> names_in("lssl:step_range=[0.01,0.1], gru")
+        ['lssl:step_range=[0.01,0.1]', 'gru']
+    """
+    return None if text is None else [name.strip() for name in _COMMA.split(text) if name.strip()]
 
 
 def show(tables: Iterable[Table], verdict: str | None = None) -> None:

@@ -22,8 +22,8 @@ __all__ = ["digest_of_split", "identity", "key_of", "surroundings"]
 
 _PACKAGES = ("ctlssl", "torch", "numpy", "scipy", "scikit-learn", "torchdiffeq", "torchcde", "numba")
 _AFTERWARDS = (  # what only tells of results, or is another's work
-    "cli.py", "clock_report.py", "commands", "plots.py", "report.py", "report_notes.py", "runs", "saving.py",
-    "views_report.py",
+    "adaptation_report.py", "cli.py", "clock_report.py", "commands", "plots.py", "report.py", "report_notes.py",
+    "runs", "saving.py", "views_report.py",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from functools import partial
 
 from ctlssl.contract import Model
 from ctlssl.layers import FAMILY
+from ctlssl.models.ensemble import Ensemble
 from ctlssl.models.event_model import EventModel
 from ctlssl.models.layer_model import LayerModel
 from ctlssl.models.lssl_model import LSSLModel
@@ -14,6 +15,7 @@ __all__ = [
     "MODELS",
     "PAPER_MODELS",
     "PAPER_SETTINGS",
+    "Ensemble",
     "EventModel",
     "LSSLModel",
     "LayerModel",

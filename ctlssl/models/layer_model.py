@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ctlssl.contract import Problem
 from ctlssl.layers import FAMILY
-from ctlssl.models.stack import Stack, step_range_of
+from ctlssl.models.stack import POOLING, Stack, step_range_of
 
 __all__ = ["LayerModel"]
 
@@ -28,6 +28,12 @@ class LayerModel(Stack):
         step_range: smallest and largest step size at the start, in units of the clock; None reads them from `problem`.
         bidirectional: each block has a second layer that reads each series from its end; such a model keeps no state.
         dropout: of each block and the head.
+        summaries: what summary statistics of every channel say is added to what the head says; for values in normal
+            scores, and not for forecasts. See `ctlssl.channel_summaries`.
+        channel_dropout: share of the channels of each series that are taken as never observed, while training.
+        carried: False: the encoder shows a value in its own row alone, not until the next.
+        pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
+        pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
 
     Raises:
         ValueError: a layer that does not exist.
@@ -52,9 +58,15 @@ class LayerModel(Stack):
         step_range: tuple[float, float] | None = None,
         bidirectional: bool = False,
         dropout: float = 0.5,
+        summaries: bool = False,
+        channel_dropout: float = 0.0,
+        carried: bool = True,
+        pooling: Sequence[str] = POOLING,
+        pieces: int = 0,
     ) -> None:
         if layer not in FAMILY:
             raise ValueError(f"no layer {layer!r}; there are {', '.join(FAMILY)}")
         steps = step_range_of(problem) if step_range is None else tuple(step_range)
         make = partial(FAMILY[layer], width, step_range=steps, **(options or {}))
-        super().__init__(problem, width, make, layers, bidirectional, dropout)
+        reading = summaries, channel_dropout, carried, pooling, pieces
+        super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)

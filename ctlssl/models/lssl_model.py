@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctlssl.contract import Problem
 from ctlssl.layers import LSSL
-from ctlssl.models.stack import Stack, step_range_of
+from ctlssl.models.stack import POOLING, Stack, step_range_of
 from ctlssl.step_size import StepSize
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ class LSSLModel(Stack):
         step_range: smallest and largest step size at the start, in units of the clock, such as
             `step_range_from_gaps(train.series, time_scale=problem.time_scale)`; None reads them from the problem.
         dropout: of each block and the head.
+        summaries: what summary statistics of every channel say is added to what the head says; for values in normal
+            scores, and not for forecasts. See `ctlssl.channel_summaries`.
+        channel_dropout: share of the channels of each series that are taken as never observed, while training.
+        carried: False: the encoder shows a value in its own row alone, not until the next.
+        pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
+        pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
         blocks: in which a diagonal A starts, as in `LSSL`.
 
     References:
@@ -72,6 +78,11 @@ class LSSLModel(Stack):
         step_range: tuple[float, float] | None = None,
         dropout: float = 0.5,
         blocks: int = 1,
+        summaries: bool = False,
+        channel_dropout: float = 0.0,
+        carried: bool = True,
+        pooling: Sequence[str] = POOLING,
+        pieces: int = 0,
     ) -> None:
         make = partial(
             LSSL,
@@ -86,7 +97,8 @@ class LSSLModel(Stack):
             step_size=step_size,
             blocks=blocks,
         )
-        super().__init__(problem, width, make, layers, bidirectional, dropout)
+        reading = summaries, channel_dropout, carried, pooling, pieces
+        super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)
 
     def timescales(self) -> xarray.Dataset:
         """Half-lives of the modes of every layer, in the unit of the data's times: see `ctlssl.timescales`."""

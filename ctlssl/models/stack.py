@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
+from ctlssl.channel_summaries import SummaryReadout
 from ctlssl.contract import Model, Prediction, Problem, check_request
 from ctlssl.encoders import Encoded, Encoder
 from ctlssl.heads import head
@@ -17,7 +19,9 @@ from ctlssl.series import TimeSeries
 from ctlssl.step_size import SLOWEST_POLE
 from ctlssl.views import State
 
-__all__ = ["Stack", "step_range_of"]
+__all__ = ["POOLING", "Stack", "step_range_of"]
+
+POOLING = ("mean", "max", "last")
 
 
 class Stack(Model, ABC):
@@ -34,6 +38,11 @@ class Stack(Model, ABC):
         bidirectional: each block has a second layer, of its own parameters, that reads each series from its end; what
             is asked at a time is then answered from the observations on both sides. Such a model keeps no state.
         dropout: of each block and the head.
+        summaries: a `SummaryReadout` stands beside the head; not where queries are asked.
+        channel_dropout: share of the channels of each series that are taken as never observed, while training.
+        carried: False: the encoder shows a value in its own row alone, see `Encoder`.
+        pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
+        pieces: into which the encoder cuts the values, see `Encoder`.
     """
 
     def __init__(
@@ -44,13 +53,22 @@ class Stack(Model, ABC):
         layers: int,
         bidirectional: bool,
         dropout: float,
+        summaries: bool = False,
+        channel_dropout: float = 0.0,
+        carried: bool = True,
+        pooling: Sequence[str] = POOLING,
+        pieces: int = 0,
     ) -> None:
         super().__init__(problem)
+        if unknown := set(pooling) - set(POOLING):
+            raise ValueError(f"pooling {sorted(unknown)} is unknown; there are {', '.join(POOLING)}")
+        self.pooling = tuple(pooling)
         self.bidirectional = bidirectional
-        self.encoder = Encoder(problem, width)
+        self.encoder = Encoder(problem, width, carried, channel_dropout, pieces)
         self.blocks = nn.ModuleList(_Block(make, width, bidirectional, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = head(problem, width, dropout)
+        self.readout = SummaryReadout(problem, width, dropout) if summaries else None
 
     def forward(
         self,
@@ -69,10 +87,21 @@ class Stack(Model, ABC):
             layers.append(after)
         hidden = self.norm(hidden)  # (B, R, W)
         pooled = self.head.gather(hidden, rows.committed, None if state is None else state.pooled)
-        prediction = self.head.answer(encoded, pooled, rows.at_queries(hidden))
+        prediction, summed = self.head.answer(encoded, self._chosen(pooled), rows.at_queries(hidden)), None
+        if self.readout is not None:
+            summed = self.readout.summaries.gather(encoded, None if state is None else state.summed)
+            prediction = self.readout(prediction, encoded, summed)
         if self.bidirectional:
             return prediction
-        return replace(prediction, state=ModelState(encoded.seen, tuple(layers), pooled))
+        return replace(prediction, state=ModelState(encoded.seen, tuple(layers), pooled, summed))
+
+    def _chosen(self, pooled: Pooled | None) -> Pooled | None:
+        """What is pooled, with zeros for what is not read."""
+        if pooled is None or set(self.pooling) == set(POOLING):
+            return pooled
+        parts = {"mean": pooled.total, "max": pooled.most, "last": pooled.last}
+        kept = [part if name in self.pooling else torch.zeros_like(part) for name, part in parts.items()]
+        return Pooled(pooled.count, *kept)
 
     def initial_state(self, batch: int) -> ModelState:
         """See `Model.initial_state`."""
@@ -84,6 +113,7 @@ class Stack(Model, ABC):
             Seen.nothing(batch, self.problem.channels, like),
             tuple(block.layer.initial_state(batch) for block in self.blocks),
             None if forecasts else Pooled.nothing(batch, len(like), like),
+            None if self.readout is None else self.readout.summaries.nothing(batch, like),
         )
 
 

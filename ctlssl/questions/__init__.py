@@ -1,9 +1,11 @@
 """What can be asked of the data sets: one file for each set, with its tasks; `TASKS` has them all by name."""
 
-from ctlssl.questions import covid19, generated
+from ctlssl.questions import covid19, generated, physionet2012, plaid
 from ctlssl.questions.task import Task
 
 __all__ = ["TASKS", "Task"]
 
-TASKS: dict[str, Task] = {task.name: task for module in (covid19, generated) for task in module.TASKS}
+_SETS = (covid19, generated, physionet2012, plaid)
+
+TASKS: dict[str, Task] = {task.name: task for questions in _SETS for task in questions.TASKS}
 """The tasks by name."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import xarray as xr
+from torch import Tensor
 
 from ctlssl.examples import Examples
 from ctlssl.normalization import Normalizer
@@ -30,6 +31,8 @@ class Task:
             series are tested, and the first two shares how the others are divided.
         folds: cross-validation: the number of parts each of which is the test part once. Seeds 0 to folds - 1 are the
             folds of one dealing, the next seeds those of another; the first two shares divide the rest.
+        covariates: makes the static covariates that models see of those of a Dataset, (series, S); None takes them as
+            they are.
         scale: learns from the training part the map from raw units to those of models and scores.
 
     Raises:
@@ -44,6 +47,7 @@ class Task:
     build: Callable[[xr.Dataset], Examples]
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     folds: int | None = None
+    covariates: Callable[[xr.Dataset], Tensor] | None = None
     scale: Callable[[TimeSeries], Normalizer] = Normalizer.fit
 
     def __post_init__(self) -> None:

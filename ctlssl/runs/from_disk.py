@@ -25,7 +25,7 @@ from ctlssl.tasks import Split
 
 __all__ = ["split_on_disk"]
 
-_BLOCK_BYTES = 2**26  # of a block of rows, all channels in float64
+_BLOCK_BYTES = 2**24  # of a block of rows, all channels in float64
 
 
 def split_on_disk(task: TableTask, folder: Path, seed: int) -> tuple[Split, Loaded]:

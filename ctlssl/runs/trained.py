@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from ctlssl.runs.table_task import TableTask
 from ctlssl.runs.targets import TargetScale
 from ctlssl.schema import channels, check_dataset, to_packed, to_series
 from ctlssl.series import TimeSeries
-from ctlssl.tasks import Examples, Task, normalised
+from ctlssl.tasks import TASKS, Examples, Task, in_scores
 from ctlssl.training import predict, score
 
 __all__ = ["TrainedRun", "open_run"]
@@ -90,6 +90,9 @@ class TrainedRun:
         if isinstance(self.settings.task, TableTask):
             ds = self.settings.task.cut(ds)
         raw = to_series(ds, self.variables, self.static, torch.float64)
+        task = self.settings.task
+        made = TASKS[task].covariates if isinstance(task, str) else None
+        raw = raw if made is None else replace(raw, static=made(ds).double())
         ids, queries = np.asarray(ds["series"].values), self._queries(raw, at)
         examples = Examples(self.normalizer.apply(raw, torch.float32), ids, query_times=queries)
         found = self.answer(examples)
@@ -118,7 +121,7 @@ class TrainedRun:
         raw = task.build(self.aligned(ds, "unobserved"))
         if not len(raw):
             raise ValueError("no series of these records can be asked: none has a row that may be seen")
-        examples = normalised(raw, self.normalizer)
+        examples = in_scores(raw, self.normalizer)
         found = self.answer(examples)
         kind = self.model.problem.kind
         scores, intervals = score(kind, found, examples), bootstrap_intervals(kind, found, examples, draws)

@@ -41,17 +41,17 @@ def batches_by_length(model: Model, examples: Examples, batch_size: int) -> Iter
             yield index, on_device(examples.select(index), device_of(model))
 
 
-def run_model(model: Model, batch: Examples, chunk: int | None = None) -> Prediction:
+def run_model(model: Model, batch: Examples, chunk: int | None = None, rate: float | Tensor = 1.0) -> Prediction:
     """What a model answers for a batch, padded or packed, in pieces of `chunk` rows or whole."""
     if chunk is not None:
-        return predict_in_chunks(model, Pieces(batch, chunk))
+        return predict_in_chunks(model, Pieces(batch, chunk), rate)
     run = model.packed if isinstance(batch.series, PackedSeries) else model
-    return run(batch.series, query_times=batch.query_times)
+    return run(batch.series, query_times=batch.query_times, rate=rate)
 
 
 def on_device(examples: Examples, device: torch.device) -> Examples:
     """The same examples there."""
-    names = ("labels", "query_times", "targets", "target_observed")
+    names = ("labels", "query_times", "targets", "target_observed", "weights")
     parts = {name: getattr(examples, name) for name in names}
     moved = {name: part if part is None else part.to(device) for name, part in parts.items()}
     return replace(examples, series=examples.series.to(device), **moved)

@@ -14,7 +14,7 @@ from ctlssl.contract import Model, Prediction
 from ctlssl.model_state import ModelState
 from ctlssl.series import TimeSeries
 from ctlssl.tasks import Examples
-from ctlssl.training.losses import LOSSES, Terms, penalised
+from ctlssl.training.losses import LOSSES, Terms, penalised, weighted
 
 __all__ = ["GRADIENTS", "Pieces", "backward_in_chunks", "chunks", "predict_in_chunks", "terms_in_chunks"]
 
@@ -275,7 +275,7 @@ def _answer(model: Model, piece: Examples, state: ModelState | None, rate: float
     prediction = model(piece.series, query_times=piece.query_times, state=state, rate=rate)
     if model.problem.kind != "forecasting" and piece.labels is None:
         nothing = torch.zeros(len(piece), device=piece.series.times.device)
-        return prediction, penalised(Terms(nothing, nothing), prediction)
+        return prediction, weighted(penalised(Terms(nothing, nothing), prediction), piece.weights)
     return prediction, LOSSES[model.problem.kind](prediction, piece)
 
 

@@ -45,8 +45,8 @@ def fit(
         progress: called after every epoch with its number (from 1), its training loss and its validation loss
             (NaN without a validation part).
         checkpoints: where the fit is kept while it runs. Where there are checkpoints already, it goes on from the
-            newest one, with no difference in any bit of weights and losses. ``epochs`` and ``patience`` may then be
-            others than before; nothing else may.
+            newest one, with no difference in any bit of weights and losses. ``patience``, and at a constant learning
+            rate ``epochs``, may then be others than before; nothing else may.
 
     Raises:
         ValueError: a part without a series, or without what the problem needs; packed series that are to be learned
@@ -74,16 +74,19 @@ def fit(
                 run.resume(train, valid)
             while not run.finished:
                 run.train(train)
-                loss = math.nan if valid is None else run.validate(valid)
-                if progress is not None:
-                    progress(run.epoch, run.past.train_loss[-1], loss)
+                with run.averaged():
+                    loss = math.nan if valid is None else run.validate(valid)
+                    if progress is not None:
+                        progress(run.epoch, run.past.train_loss[-1], loss)
                 run.keep()
         finally:
             run.restore_best()
     return run.history()
 
 
-def predict(model: Model, examples: Examples, batch_size: int = 64, chunk: int | None = None) -> Prediction:
+def predict(
+    model: Model, examples: Examples, batch_size: int = 64, chunk: int | None = None, rate: float | Tensor = 1.0
+) -> Prediction:
     """What the model answers for every series, in the order of the examples, in evaluation mode and without gradients.
 
     Args:
@@ -91,6 +94,7 @@ def predict(model: Model, examples: Examples, batch_size: int = 64, chunk: int |
         examples: B series, with query times (B, Q) where the problem is forecasting.
         batch_size: series in a batch; it changes speed and memory only.
         chunk: rows of a series that are in memory at a time, of a model that keeps a state; None for all.
+        rate: a number, or one a series (B,), that multiplies every elapsed time.
 
     Returns:
         a prediction of B rows without a state; a query that is absent has mean 0 and scale 1.
@@ -98,10 +102,13 @@ def predict(model: Model, examples: Examples, batch_size: int = 64, chunk: int |
     rows: list[Tensor] = []
     parts: dict[str, list[Tensor]] = {}
     width = 0 if examples.query_times is None else examples.query_times.shape[1]
+    per_series = isinstance(rate, Tensor) and rate.dim() > 0
+    if per_series and rate.shape != (len(examples),):
+        raise ValueError(f"rate has shape {tuple(rate.shape)}; give a number or one a series, ({len(examples)},).")
     with modes_restored(model), torch.no_grad():
         model.eval()
         for index, batch in batches_by_length(model, examples, batch_size):
-            prediction = run_model(model, batch, chunk)
+            prediction = run_model(model, batch, chunk, rate[index] if per_series else rate)
             rows.append(index)
             for name, filler in _FILLERS.items():
                 answer = getattr(prediction, name)
@@ -115,7 +122,9 @@ def predict(model: Model, examples: Examples, batch_size: int = 64, chunk: int |
     return Prediction(**{name: torch.cat(answers)[back.to(answers[0].device)] for name, answers in parts.items()})
 
 
-def evaluate(model: Model, examples: Examples, batch_size: int = 64, chunk: int | None = None) -> dict[str, float]:
+def evaluate(
+    model: Model, examples: Examples, batch_size: int = 64, chunk: int | None = None, rate: float | Tensor = 1.0
+) -> dict[str, float]:
     """The metrics of a model on a part of the data.
 
     Args:
@@ -123,6 +132,7 @@ def evaluate(model: Model, examples: Examples, batch_size: int = 64, chunk: int 
         examples: with labels, or with targets and their times.
         batch_size: series in a batch; it changes speed and memory only.
         chunk: rows of a series that are in memory at a time, of a model that keeps a state; None for all.
+        rate: a number, or one a series (B,), that multiplies every elapsed time.
 
     Returns:
         auroc, auprc, log_loss and accuracy for classification; rmse and mae, pooled over the observed targets and in
@@ -133,7 +143,7 @@ def evaluate(model: Model, examples: Examples, batch_size: int = 64, chunk: int 
         FloatingPointError: predictions that are not finite.
     """
     _check(model, examples, "evaluated")
-    return score(model.problem.kind, predict(model, examples, batch_size, chunk), examples)
+    return score(model.problem.kind, predict(model, examples, batch_size, chunk, rate), examples)
 
 
 def score(kind: str, prediction: Prediction, examples: Examples) -> dict[str, float]:

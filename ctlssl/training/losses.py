@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ctlssl.contract import Prediction
     from ctlssl.tasks import Examples
 
-__all__ = ["LOSSES", "Terms", "cross_entropy", "gaussian", "mean_loss", "penalised"]
+__all__ = ["LOSSES", "Terms", "cross_entropy", "gaussian", "mean_loss", "penalised", "weighted"]
 
 
 class Terms(NamedTuple):
@@ -99,16 +99,39 @@ def penalised(terms: Terms, prediction: Prediction) -> Terms:
     return terms if prediction.penalty is None else Terms(terms.total + prediction.penalty, terms.count)
 
 
+def weighted(terms: Terms, weights: Tensor | None) -> Terms:
+    """The terms with the targets of each series counted as often as its weight says.
+
+    Args:
+        terms: of B series.
+        weights: (B,), or None, where all count once.
+
+    Example:
+        >>> weighted(Terms(torch.tensor([6.0]), torch.tensor([2.0])), torch.tensor([0.5]))
+        Terms(total=tensor([3.]), count=tensor([1.]))
+    """
+    if weights is None:
+        return terms
+    weights = weights.to(terms.total.dtype)
+    return Terms(terms.total * weights, terms.count * weights)
+
+
 def _classification_terms(prediction: Prediction, batch: Examples) -> Terms:
-    return penalised(cross_entropy(prediction.logits, batch.labels), prediction)
+    return _complete(cross_entropy(prediction.logits, batch.labels), prediction, batch)
 
 
 def _regression_terms(prediction: Prediction, batch: Examples) -> Terms:
-    return penalised(gaussian(prediction.mean, prediction.scale, batch.labels, ~torch.isnan(batch.labels)), prediction)
+    terms = gaussian(prediction.mean, prediction.scale, batch.labels, ~torch.isnan(batch.labels))
+    return _complete(terms, prediction, batch)
 
 
 def _forecasting_terms(prediction: Prediction, batch: Examples) -> Terms:
-    return penalised(gaussian(prediction.mean, prediction.scale, batch.targets, batch.target_observed), prediction)
+    terms = gaussian(prediction.mean, prediction.scale, batch.targets, batch.target_observed)
+    return _complete(terms, prediction, batch)
+
+
+def _complete(terms: Terms, prediction: Prediction, batch: Examples) -> Terms:
+    return weighted(penalised(terms, prediction), batch.weights)
 
 
 LOSSES: dict[str, Callable[[Prediction, Examples], Terms]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from torch import nn
@@ -10,7 +11,13 @@ from torch import nn
 from ctlssl.layers import LSSL, RecurrentLayer
 from ctlssl.training.chunks import GRADIENTS
 
-__all__ = ["Training", "parameter_groups"]
+__all__ = ["SCHEDULES", "Training", "parameter_groups"]
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+}
+"""Factors on the learning rate by the share of the epochs that is done, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,9 @@ class Training:
         chunk: rows of a series that are in memory at a time, for records longer than memory; None for all. The model
             must be one that keeps a state. See `ctlssl.training.backward_in_chunks`.
         chunk_gradient: "full", the gradient of whole series, or "truncated", which stops at the border of a chunk.
+        schedule: of the learning rate, "constant" or "cosine", which falls to 0 at the last epoch.
+        average: decay of a running mean of the weights over the steps, which is then what is validated and kept; 0 for
+            none. See `ctlssl.training.averaging.WeightAverage`.
 
     Raises:
         ValueError: a number that cannot be, by name.
@@ -49,6 +59,8 @@ class Training:
     seed: int = 0
     chunk: int | None = None
     chunk_gradient: str = "full"
+    schedule: str = "constant"
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0}
@@ -63,8 +75,12 @@ class Training:
             number = isinstance(value, int | float) and math.isfinite(value)
             if not number or value < 0 or (value == 0 and not zero):
                 raise ValueError(f"{name} is {value!r}; it must be a finite number {'>=' if zero else '>'} 0.")
-        if self.chunk_gradient not in GRADIENTS:
-            raise ValueError(f"chunk_gradient is {self.chunk_gradient!r}; it is one of {', '.join(GRADIENTS)}.")
+        number = isinstance(self.average, int | float) and not isinstance(self.average, bool)
+        if not number or not 0 <= self.average < 1:
+            raise ValueError(f"average is {self.average!r}; it must be a number from 0 to below 1.")
+        for name, known in {"chunk_gradient": GRADIENTS, "schedule": SCHEDULES}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(known)}.")
 
     def to_dict(self) -> dict[str, int | float | str | None]:
         """The fields as a dictionary of JSON values."""

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 
@@ -15,18 +16,22 @@ from torch import Tensor, nn
 from ctlssl.contract import Model
 from ctlssl.sealed import structure_of
 from ctlssl.tasks import Examples
+from ctlssl.training.averaging import WeightAverage
 from ctlssl.training.batches import batches_by_length, device_of, modes_restored, on_device, run_model, shuffled
 from ctlssl.training.checkpoints import Checkpoint, Checkpoints, Interrupted
 from ctlssl.training.chunks import Pieces, backward_in_chunks, terms_in_chunks
 from ctlssl.training.losses import LOSSES, Terms, mean_loss
-from ctlssl.training.optimization import Training, parameter_groups
+from ctlssl.training.optimization import SCHEDULES, Training, parameter_groups
 
 __all__ = ["Batches", "History", "Measure", "Run"]
 
 Batches = Callable[[int], Iterable[Examples]]  # epoch from 0 -> its batches, for data that is made anew in each
 Measure = Callable[[int], float]  # epoch from 0 -> the loss of the model after it
 
-_CHANGEABLE = ("epochs", "patience")  # of `Training`: they decide when a fit ends, and nothing before
+_CHANGEABLE = (
+    "epochs",
+    "patience",
+)  # of `Training`: they decide when a fit ends, and at a constant rate nothing before
 _DIGESTED = 2**16  # rows, or series, whose digest is taken at a time
 
 
@@ -63,6 +68,7 @@ class Progressed:
         total: sum of the losses of these.
         count: targets of these.
         elapsed: seconds that they took.
+        updates: steps of the optimizer in all epochs.
     """
 
     train_loss: list[float] = field(default_factory=list)
@@ -74,6 +80,7 @@ class Progressed:
     total: float = 0.0
     count: float = 0.0
     elapsed: float = 0.0
+    updates: int = 0
 
 
 class Run:
@@ -92,8 +99,11 @@ class Run:
         self.device = device_of(model)
         self.loss = LOSSES[model.problem.kind]
         self.optimizer = torch.optim.AdamW(parameter_groups(model, training))
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.average = WeightAverage(model, training.average) if training.average else None
         self.order = torch.Generator().manual_seed(training.seed)
         self.order_at_start = self.order.get_state()
+        self.steps = 1  # of an epoch, where it is known
         self.identity: dict[str, object] = {}
 
     @property
@@ -141,16 +151,23 @@ class Run:
     def in_order(self, examples: Examples) -> Iterator[Examples]:
         """The batches of an epoch that are not done."""
         batches = shuffled(examples.series.lengths.cpu(), self.training.batch_size, self.order)
+        self.steps = len(batches)
         for index in islice(batches, self.past.step, None):
             yield examples.select(index)
 
     def step(self, batch: Examples, where: str) -> None:
         """Learn from one batch."""
+        done = min((self.epoch + min(self.past.step / self.steps, 1.0)) / self.training.epochs, 1.0)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * SCHEDULES[self.training.schedule](done)
         self.optimizer.zero_grad(set_to_none=True)
         terms = self.learn(batch, where)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip)
         _check_gradient(norm, batch, where, self.training)
         self.optimizer.step()
+        self.past.updates += 1
+        if self.average is not None:
+            self.average.update(self.model, self.past.updates)
         self.past.total += float(terms.total.detach().sum())
         self.past.count += float(terms.count.sum())
 
@@ -176,6 +193,10 @@ class Run:
         chunk = self.training.chunk
         return chunk is not None and bool((batch.series.lengths > chunk).any())
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model has the weights that are validated and kept: their mean over the steps where one is asked for."""
+        return nullcontext() if self.average is None else self.average.in_place(self.model)
+
     def validate(self, part: Examples | Measure) -> float:
         """The loss of the validation part; keeps the weights where it is the best so far."""
         past, epoch = self.past, self.epoch - 1
@@ -198,9 +219,11 @@ class Run:
         return total / max(count, 1.0)
 
     def restore_best(self) -> None:
-        """Back to the weights of the best epoch; without a validation part the last ones stay."""
+        """Back to the weights of the best epoch; without a validation part the last ones, or their mean, stay."""
         if self.best_weights is not None:
             self.model.load_state_dict(self.best_weights)
+        elif self.average is not None:
+            self.model.load_state_dict(self.average.weights)
 
     def history(self) -> History:
         """What happened."""
@@ -226,20 +249,24 @@ class Run:
         tensors = {"random.default": torch.default_generator.get_state(), "random.order": order}
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        for part, weights in {"model": self.model.state_dict(), "best": self.best_weights or {}}.items():
+        average = {} if self.average is None else self.average.weights
+        parts = {"model": self.model.state_dict(), "best": self.best_weights or {}, "average": average}
+        for part, weights in parts.items():
             tensors |= {f"{part}.{name}": tensor for name, tensor in weights.items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
         return tensors
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("model", "best", "optimizer", "random")}
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in ("model", "best", "average", "optimizer", "random")}
         for name, tensor in checkpoint.tensors.items():
             part, _, key = name.partition(".")
             parts[part][key] = tensor
         self.past = Progressed(**checkpoint.about["past"])
         self.model.load_state_dict(parts["model"])
         self.best_weights = {name: part.to(self.device) for name, part in parts["best"].items()} or None
+        if self.average is not None:
+            self.average.load(parts["average"])
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             index, _, key = name.partition(".")
@@ -264,7 +291,8 @@ class Run:
 
 def _identity(model: Model, training: Training, train: Examples, valid: Examples | None) -> dict[str, object]:
     """What must be the same where a fit goes on."""
-    settings = {f"training.{k}": v for k, v in training.to_dict().items() if k not in _CHANGEABLE}
+    changeable = _CHANGEABLE if training.schedule == "constant" else ("patience",)
+    settings = {f"training.{k}": v for k, v in training.to_dict().items() if k not in changeable}
     dropouts = [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
     data = {"training data": _digest(train), "validation data": None if valid is None else _digest(valid)}
     named = {"model": type(model).__name__, "problem": model.problem.to_dict(), "structure": structure_of(model)}
@@ -275,7 +303,7 @@ def _digest(examples: Examples) -> str:
     """A sum over everything that a fit reads of a part of the data."""
     total, series = hashlib.sha256(), examples.series
     parts = [series.values, series.times, series.observed, series.lengths, series.static]
-    parts += [examples.labels, examples.query_times, examples.targets, examples.target_observed]
+    parts += [examples.labels, examples.query_times, examples.targets, examples.target_observed, examples.weights]
     for part in parts:
         if part is None:
             total.update(b"none;")

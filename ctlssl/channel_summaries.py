@@ -1,0 +1,168 @@
+"""Summary statistics of every channel, gathered row by row, and what is answered from them beside a head."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ctlssl.contract import Prediction, Problem
+from ctlssl.encoders import Encoded
+from ctlssl.model_state import Seen, Summed
+from ctlssl.piecewise_linear import piecewise_linear
+
+__all__ = ["ChannelSummaries", "SummaryReadout"]
+
+_SPANS = (
+    (0.0, torch.inf),
+    (0.0, 0.5),
+    (0.5, torch.inf),
+    (0.75, torch.inf),
+)  # after, until: since the start, in horizons
+_SCORES = (-3.0, 3.0)  # normal scores
+_COUNTS = (0.0, 5.0)  # of log(1 + n)
+_SPREADS = (0.0, 2.0)
+_PIECES = 6
+_LEAST_VARIANCE = 1e-8
+_WEIGHT = 0.3  # of a feature beside a pooled one: there are thousands of them, each worth little
+
+
+class ChannelSummaries(nn.Module):
+    """Count, mean, least and greatest value of each channel in four spans of time, its last value and its spread.
+
+    The spans are the whole series, the first and the second half of a horizon, and what comes after three quarters of
+    it, counted from the first observation. Each number is encoded by how far it has come on six pieces of a range
+    (`piecewise_linear`), for values in normal scores; what is not known is 0 throughout. Nothing here is learned.
+
+    Args:
+        problem: channels and horizon.
+
+    Example:
+        >>> ChannelSummaries(Problem("classification", channels=37, outputs=2)).features
+        4144
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.channels = problem.channels
+
+    @property
+    def features(self) -> int:
+        """F, the number of features of a series."""
+        numbers = 4 * len(_SPANS) + 2
+        return self.channels * (numbers * _PIECES + len(_SPANS))
+
+    def nothing(self, batch: int, like: Tensor) -> Summed:
+        """Before the first observation; values have the dtype and device of `like`."""
+        values = like.new_zeros(batch, len(_SPANS), self.channels)
+        return Summed(values.double(), values.double(), values, values.clone(), values[:, 0].double())
+
+    def gather(self, encoded: Encoded, before: Summed | None = None) -> Summed:
+        """Take in the rows of a batch, (B, R).
+
+        Args:
+            encoded: of the batch.
+            before: of earlier chunks.
+        """
+        rows, elapsed = encoded.rows, encoded.elapsed  # (B, R)
+        values, seen = rows.values.to(elapsed.dtype), rows.observed  # (B, R, D)
+        inside = torch.stack([(elapsed >= after) & (elapsed <= until) for after, until in _SPANS], dim=1)  # (B, S, R)
+        flags = inside.to(values.dtype)  # (B, S, R)
+        count = flags @ seen.to(values.dtype)  # (B, S, D)
+        total, square = flags @ values, (values * values).sum(dim=1)  # (B, S, D), (B, D)
+        least, most = [], []
+        for s in range(len(_SPANS)):
+            there = seen & inside[:, s].unsqueeze(-1)  # (B, R, D)
+            least.append(torch.where(there, values, torch.inf).amin(dim=1))
+            most.append(torch.where(there, values, -torch.inf).amax(dim=1))
+        here = Summed(count.double(), total.double(), torch.stack(least, 1), torch.stack(most, 1), square.double())
+        return _together(here, self.nothing(len(values), values) if before is None else before)
+
+    def forward(self, summed: Summed, seen: Seen) -> Tensor:
+        """The features of every series, (B, F).
+
+        Args:
+            summed: up to now.
+            seen: what was observed up to now.
+        """
+        dtype = summed.most.dtype
+        known, n = summed.count > 0, summed.count.clamp(min=1)  # (B, S, D)
+        mean = summed.total / n  # (B, S, D)
+        variance = summed.square / n[:, 0] - mean[:, 0].square()  # (B, D)
+        varies = variance > _LEAST_VARIANCE  # below it there is rounding alone, and the root has no slope
+        spread = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)  # (B, D)
+        ever = known[:, 0]  # (B, D)
+        scored = [(mean, known), (summed.least, known), (summed.most, known), (seen.values, ever)]
+        parts = [_encoded(value.to(dtype), *_SCORES, there) for value, there in scored]
+        parts.append(_encoded(spread.to(dtype), *_SPREADS, ever))
+        parts.append(_encoded(summed.count.log1p().to(dtype), *_COUNTS, torch.ones_like(known)))
+        return torch.cat([*parts, known.flatten(1).to(dtype)], dim=1)  # (B, F)
+
+
+class SummaryReadout(nn.Module):
+    """What the summaries of a series say, to be added to what a head says from its pooled features.
+
+    With z the summaries and the static part, W z + V gelu(U z) is added to the logits or the means: a generalized
+    additive model, as a linear map of places on pieces is, and what goes beyond it. So a model takes from the summaries
+    what a table tells, and its layers are free to learn the rest.
+
+    Args:
+        problem: kind "classification" or "regression".
+        width: of gelu(U z).
+        dropout: of it.
+
+    Raises:
+        ValueError: a forecast, whose queries may come before what is summarized.
+
+    References:
+        Hastie and Tibshirani (1986), Generalized additive models, Statistical Science 1, 297-310.
+    """
+
+    def __init__(self, problem: Problem, width: int, dropout: float = 0.5) -> None:
+        super().__init__()
+        if problem.kind == "forecasting":
+            raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
+        self.summaries = ChannelSummaries(problem)
+        reads = self.summaries.features + problem.static
+        self.linear = nn.Linear(reads, problem.outputs, bias=False)
+        nn.init.zeros_(self.linear.weight)
+        self.body = nn.Sequential(
+            nn.Linear(reads, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, problem.outputs, bias=False)
+        )
+
+    def forward(self, prediction: Prediction, encoded: Encoded, summed: Summed) -> Prediction:
+        """The prediction of the head with what the summaries add.
+
+        Args:
+            prediction: of the head.
+            encoded: of the batch.
+            summed: of this chunk and those before it.
+        """
+        read = _WEIGHT * self.summaries(summed, encoded.seen)  # (B, F)
+        read = read if encoded.static is None else torch.cat([read, encoded.static], dim=1)  # (B, F + S)
+        more = self.linear(read) + self.body(read)  # (B, outputs)
+        if prediction.logits is not None:
+            return replace(prediction, logits=prediction.logits + more)
+        return replace(prediction, mean=prediction.mean + more)
+
+
+def _encoded(values: Tensor, least: float, most: float, known: Tensor) -> Tensor:
+    """(B, ..., D) -> (B, ... D K), 0 where not known."""
+    pieces = piecewise_linear(values.flatten(1), least, most, _PIECES)
+    return torch.where(known.flatten(1).repeat_interleave(_PIECES, dim=1), pieces, 0.0)
+
+
+def _together(here: Summed, before: Summed) -> Summed:
+    """What was seen in two chunks; extremes are 0 where nothing was."""
+    count = here.count + before.count
+    earlier = before.count > 0  # (B, S, D)
+    least = torch.minimum(here.least, torch.where(earlier, before.least.to(here.least.dtype), torch.inf))
+    most = torch.maximum(here.most, torch.where(earlier, before.most.to(here.most.dtype), -torch.inf))
+    return Summed(
+        count=count,
+        total=here.total + before.total,
+        least=torch.where(count > 0, least, 0.0),
+        most=torch.where(count > 0, most, 0.0),
+        square=here.square + before.square,
+    )

@@ -1,0 +1,102 @@
+"""Fitted estimators as files: tensors and JSON under a digest, nothing that could be run."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctlssl.contract import Problem
+from ctlssl.durable import write_whole
+from ctlssl.estimators.intervals import GapConformal
+from ctlssl.model_names import models_by_name
+from ctlssl.normalization import Normalizer
+from ctlssl.sealed import pack, read_json, unpack
+from ctlssl.training import History
+
+__all__ = ["read_estimator", "write_estimator"]
+
+_KIND = "estimator 1"
+_APART = ("model_", "normalizer_", "problem_", "history_", "intervals_")
+
+
+def write_estimator(estimator: Any, path: str | os.PathLike) -> None:
+    """Write a fitted estimator.
+
+    Args:
+        estimator: a `SeriesEstimator`.
+        path: the file.
+
+    Raises:
+        ValueError: a setting that is no plain JSON value.
+        OSError: the file cannot be written; what was there stays.
+    """
+    tensors = {f"model.{name}": part for name, part in estimator.model_.state_dict().items()}
+    tensors |= {f"normalizer.{name}": part for name, part in estimator.normalizer_.tensors().items()}
+    plain: dict[str, Any] = {}
+    for name, value in vars(estimator).items():
+        if name.endswith("_") and not name.endswith("__") and name not in _APART:
+            plain[name] = {"array": value.tolist()} if isinstance(value, np.ndarray) else value
+    intervals = getattr(estimator, "intervals_", None)
+    if intervals is not None:
+        tensors["intervals.edges"] = torch.from_numpy(intervals.edges)
+        tensors |= {f"intervals.{k}": torch.from_numpy(part) for k, part in enumerate(intervals.deviations)}
+    about = {
+        "class": type(estimator).__name__,
+        "settings": _json(estimator.get_params(deep=False)),
+        "problem": _json(estimator.problem_.to_dict()),
+        "history": _json(asdict(estimator.history_)),
+        "fitted": _json(plain),
+    }
+    write_whole(Path(path), pack(tensors, about, _KIND))
+
+
+def read_estimator(cls: type, path: str | os.PathLike) -> Any:
+    """The estimator that `write_estimator` wrote.
+
+    Args:
+        cls: its class.
+        path: the file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a file of something else, or one that was changed since.
+    """
+    tensors, about = unpack(Path(path).read_bytes(), _KIND)
+    if about["class"] != cls.__name__:
+        raise ValueError(f"{path} holds a {about['class']}, not a {cls.__name__}; call {about['class']}.load.")
+    estimator = cls(**read_json(about["settings"]))
+    estimator.problem_ = Problem.from_dict(read_json(about["problem"]))
+    estimator.model_ = models_by_name(estimator.model)[estimator.model](estimator.problem_, width=estimator.width)
+    estimator.model_.load_state_dict(_named(tensors, "model"))
+    estimator.model_.eval()
+    estimator.normalizer_ = Normalizer.from_tensors(_named(tensors, "normalizer"))
+    history = {k: tuple(v) if isinstance(v, list) else v for k, v in read_json(about["history"]).items()}
+    estimator.history_ = History(**history)
+    for name, value in read_json(about["fitted"]).items():
+        kept = np.array(value["array"]) if isinstance(value, dict) else value
+        setattr(estimator, name, tuple(kept) if isinstance(kept, list) else kept)
+    intervals = _named(tensors, "intervals")
+    if intervals:
+        parts = tuple(intervals[str(k)].numpy() for k in range(len(intervals) - 1))
+        estimator.intervals_ = GapConformal(intervals["edges"].numpy(), parts)
+    elif hasattr(cls, "predict_interval"):
+        estimator.intervals_ = None
+    return estimator
+
+
+def _named(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except TypeError as error:
+        raise ValueError(f"a setting or an answer is no plain value ({error}); give numbers and texts.") from error

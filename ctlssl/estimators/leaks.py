@@ -1,0 +1,51 @@
+"""Whether a label can be told without a value: by how long a record is."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import xarray as xr
+from sklearn.metrics import roc_auc_score
+
+__all__ = ["area_by_length", "warn_of_length"]
+
+_SUSPICIOUS = 0.7  # area under the ROC curve
+
+
+def area_by_length(ds: xr.Dataset, labels: np.ndarray) -> float:
+    """How well the number of rows alone tells classes apart: the area under the ROC curve, .5 to 1.
+
+    Of several classes it is the largest of one against the rest.
+
+    Args:
+        ds: B series.
+        labels: (B,) integers from 0.
+
+    Example:
+        >>> from ctlssl.tables import from_arrays
+        >>> ds = from_arrays([[0.0], [1.0], [0.0, 1.0]], [[1.0], [1.0], [1.0, 2.0]])
+        >>> area_by_length(ds, np.array([0, 0, 1]))
+        1.0
+    """
+    rows, areas = ds["row_size"].values, [0.5]
+    for kind in np.unique(labels):
+        one = labels == kind
+        if one.any() and not one.all():
+            area = float(roc_auc_score(one, rows))
+            areas.append(max(area, 1.0 - area))
+    return max(areas)
+
+
+def warn_of_length(ds: xr.Dataset, labels: np.ndarray) -> None:
+    """Warn where the number of rows alone says much about the label, with what to do about it."""
+    area = area_by_length(ds, labels)
+    counts = np.bincount(labels)
+    # of few series some length always fits: three standard deviations of an area that says nothing
+    noise = 3.0 * np.sqrt(len(labels) / (12.0 * max(counts.min(), 1) * max(len(labels) - counts.min(), 1)))
+    if area > max(_SUSPICIOUS, 0.5 + noise):
+        warnings.warn(
+            f"the number of rows alone predicts the label (AUROC {area:.2f}): records that end at the event tell of it "
+            "by their length. Give window=, a time at which all records are still running.",
+            stacklevel=3,
+        )

@@ -1,0 +1,254 @@
+"""Find by how much a clock is off: one factor on all elapsed times, one a series, or the step sizes of the layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ctlssl.contract import Model, Prediction
+from ctlssl.examples import Examples
+from ctlssl.packed_series import PackedSeries
+from ctlssl.sampling import keep_rows
+from ctlssl.training import History, Training, fit, predict
+from ctlssl.training.losses import LOSSES
+
+__all__ = ["TimeScale", "fit_step_sizes", "fit_timescale", "step_sizes"]
+
+_PER_OCTAVE, _FINER = 4, 8  # points of the grid, of shared rates and of those of single series
+_BASINS = 3  # minima of the grid that are refined
+_ASKED = 1 / 3  # the share of a series that is forecast from the rest where nothing else is known
+
+
+@dataclass(frozen=True, eq=False)
+class TimeScale:
+    """By how much a clock is off, and how sure that is.
+
+    Args:
+        rate: what `Model.forward` takes as `rate`: one number, or one a series (B,), float64.
+        interval: around the shared rate, the nearest ones of the grid whose mean loss is worse by more than twice its
+            standard error over the series, or the end of the grid: rates outside can be told from the best.
+        grid: (G,) shared rates that were tried, ascending.
+        curve: (G,) mean loss at each.
+        before: mean loss at rate 1.
+        after: mean loss at `rate`.
+    """
+
+    rate: float | Tensor
+    interval: tuple[float, float]
+    grid: np.ndarray
+    curve: np.ndarray
+    before: float
+    after: float
+
+
+def fit_timescale(
+    model: Model,
+    examples: Examples,
+    between: tuple[float, float] = (1 / 128, 128.0),
+    criterion: str = "loss",
+    spread: float = 0.0,
+    batch_size: int = 64,
+) -> TimeScale:
+    r"""Find the rate at which a trained model understands series whose clock it does not know; all else is frozen.
+
+        rate = argmin_r  sum_b loss_b(r)                                          spread = 0
+        rate_b = argmin_r  loss_b(r) + (log r - log rate)^2 / (2 spread^2)        spread > 0
+
+    The sum is taken on a grid of four rates an octave, and its three deepest minima are refined by bounded scalar
+    minimisation (Brent); rates of single series lie on a grid of eight an octave, refined by a parabola. Where the gaps
+    tell the truth the rate found is near 1.
+
+    Args:
+        model: of any kind, trained; its weights and mode stay as they are.
+        examples: B series whose clock is in question, a few suffice, with their answers where the criterion is "loss".
+        between: smallest and largest rate that are looked at.
+        criterion: "loss", that of training, which reads the answers; or "self", which needs none: the entropy of the
+            classes, the logarithm of the spread that the model gives to a target, or the loss of the last third of
+            each series forecast from what came before. A model may be sure and wrong: give answers where there are any.
+        spread: of the logarithm of the rates of single series around the shared one; 0 is one rate for all.
+        batch_size: series in a batch.
+
+    Raises:
+        ValueError: no series or no answers, a range that is none, or a criterion that the model cannot be asked.
+
+    References:
+        Gu et al. (2021), LSSL, arXiv:2110.13985, for a known rate; Wang et al. (2021), Tent, arXiv:2006.10726, for the
+        entropy of predictions as a criterion.
+
+    Example:
+        >>> from ctlssl import LSSLModel, prepare
+        >>> split = prepare("spirals/direction")
+        >>> model = LSSLModel(split.problem, width=4)
+        >>> found = fit_timescale(model, split.valid.select(range(8)), between=(0.5, 2.0))
+        >>> len(found.grid), bool(found.after <= found.before)
+        (9, True)
+    """
+    low, high = between
+    if not (0 < low < high < math.inf and 0 <= spread < math.inf):
+        raise ValueError(f"need 0 < low < high and spread >= 0; found between={between!r} and spread={spread!r}.")
+    losses = _losses(model, examples, criterion, batch_size)
+    grid = _grid(low, high, _PER_OCTAVE)  # (G,)
+    table = np.stack([losses(rate) for rate in grid])  # (G, B)
+    curve, at_one = table.mean(axis=1), losses(1.0)  # (G,), (B,)
+    unchanged = [(float(at_one.mean()), 1.0)] if low <= 1 <= high else []
+    best, rate = min([*_refined(grid, curve, losses), *unchanged])
+    at_best = losses(rate)  # (B,)
+    found = TimeScale(rate, _interval(grid, table, rate, at_best), grid, curve, float(at_one.mean()), best)
+    if spread == 0:
+        return found
+    near = _grid(max(low, rate * math.exp(-3 * spread)), min(high, rate * math.exp(3 * spread)), _FINER)  # (G,)
+    prior = (np.log(near / rate) / spread) ** 2 / 2  # (G,)
+    rates = torch.from_numpy(_own_rates(near, np.stack([losses(own) for own in near]) + prior[:, None]))  # (B,)
+    return replace(found, rate=rates, after=float(losses(rates).mean()))
+
+
+def fit_step_sizes(
+    model: Model, examples: Examples, valid: Examples | None = None, training: Training | None = None
+) -> History:
+    """Train the step sizes of the layers alone, in place: every other weight stays.
+
+    A layer's step size multiplies all its gaps, so that this is a rate of each layer's, channel's or state's own. Time
+    features of an encoder are not reached by it, a rate reaches them.
+
+    Args:
+        model: with layers of `ctlssl.layers`, whose step sizes are called `log_step`.
+        examples: to learn from.
+        valid: as in `ctlssl.fit`.
+        training: as in `ctlssl.fit`; None takes 60 epochs at a rate of 0.05.
+
+    Raises:
+        ValueError: a model without step sizes.
+    """
+    steps = step_sizes(model)
+    if not steps:
+        raise ValueError(f"{type(model).__name__} has no layer with a step size; fit_timescale finds a rate for it.")
+    training = Training(epochs=60, learning_rate=0.05, dynamics_rate=1.0) if training is None else training
+    with _only(model, {id(parameter) for parameter in steps}):
+        return fit(model, examples, valid, training)
+
+
+def step_sizes(model: Model) -> list[nn.Parameter]:
+    """The logarithms of the step sizes of all layers that have one."""
+    return [parameter for name, parameter in model.named_parameters() if name.rpartition(".")[2] == "log_step"]
+
+
+@contextmanager
+def _only(model: Model, learned: set[int]) -> Iterator[None]:
+    """In the block no parameter needs a gradient but these."""
+    needed = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        for parameter in needed:
+            parameter.requires_grad_(id(parameter) in learned)
+        yield
+    finally:
+        for parameter, before in needed.items():
+            parameter.requires_grad_(before)
+
+
+def _losses(
+    model: Model, examples: Examples, criterion: str, batch_size: int
+) -> Callable[[float | Tensor], np.ndarray]:
+    """What a rate costs each series, (B,): by the criterion, a mean over the targets of the series."""
+    kind = model.problem.kind
+    if criterion not in ("loss", "self"):
+        raise ValueError(f"criterion {criterion!r} is unknown; it is loss or self.")
+    if criterion == "self" and kind == "forecasting":
+        examples, criterion = _last_rows_asked(examples), "loss"
+    measure = _SELF[kind] if criterion == "self" else LOSSES[kind]
+    answers = examples.targets if kind == "forecasting" else examples.labels
+    if not len(examples):
+        raise ValueError("there is no series whose clock could be looked at; give a few.")
+    if criterion == "loss" and answers is None:
+        raise ValueError("the series have no answers, which criterion='loss' reads; criterion='self' needs none.")
+
+    def losses(rate: float | Tensor) -> np.ndarray:
+        prediction = predict(model, examples, batch_size, rate=rate)
+        if criterion == "self":
+            found = measure(prediction)
+        else:
+            terms = measure(prediction, examples)
+            found = (terms.total / terms.count.clamp(min=1)).double().numpy(force=True)
+        return np.where(np.isfinite(found), found, np.inf)  # a rate at which a model overflows is no candidate
+
+    return losses
+
+
+def _grid(low: float, high: float, per_octave: int) -> np.ndarray:
+    return np.geomspace(low, high, max(2, math.ceil(per_octave * math.log2(high / low) - 1e-9)) + 1)
+
+
+def _refined(grid: np.ndarray, curve: np.ndarray, losses: Callable[[float], np.ndarray]) -> list[tuple[float, float]]:
+    """Loss and rate at the bottom of the deepest basins of a curve."""
+    from scipy.optimize import minimize_scalar
+
+    around = np.concatenate([[np.inf], curve, [np.inf]])
+    minima = np.flatnonzero((curve <= around[:-2]) & (curve <= around[2:]))
+    found = []
+    for place in minima[np.argsort(curve[minima], kind="stable")][:_BASINS]:
+        sides = np.log(grid[[max(place - 1, 0), min(place + 1, len(grid) - 1)]])
+        done = minimize_scalar(
+            lambda log_rate: losses(math.exp(log_rate)).mean(), bounds=sides, method="bounded", options={"xatol": 1e-3}
+        )
+        found += [(float(done.fun), math.exp(done.x)), (float(curve[place]), float(grid[place]))]
+    return found
+
+
+def _interval(grid: np.ndarray, table: np.ndarray, rate: float, at_best: np.ndarray) -> tuple[float, float]:
+    """On either side of the best the nearest rate of the grid that is told from it; its end where there is none."""
+    with np.errstate(invalid="ignore"):  # infinite losses
+        worse = table - at_best  # (G, B)
+        error = worse.std(axis=1, ddof=1) / math.sqrt(len(at_best)) if len(at_best) > 1 else np.inf
+        told = ~(worse.mean(axis=1) <= 2 * error)  # (G,)
+    below, above = grid[told & (grid < rate)], grid[told & (grid > rate)]
+    return float(below[-1] if len(below) else grid[0]), float(above[0] if len(above) else grid[-1])
+
+
+def _own_rates(grid: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """The minimum of each column of (G, B), by the parabola through the best point and its neighbours."""
+    place = np.clip(table.argmin(axis=0), 1, len(grid) - 2)  # (B,)
+    left, middle, right = (np.take_along_axis(table, (place + d)[None], axis=0)[0] for d in (-1, 0, 1))  # (B,) each
+    bend = left - 2 * middle + right
+    shift = np.where(bend > 0, 0.5 * (left - right) / np.where(bend > 0, bend, 1.0), 0.0)
+    at_edge = table.argmin(axis=0) - place  # -1 or 1 where the best point is the first or last
+    shift = np.where(at_edge == 0, np.clip(shift, -0.5, 0.5), at_edge)
+    return np.exp(np.log(grid[place]) + shift * math.log(grid[1] / grid[0]))
+
+
+def _last_rows_asked(examples: Examples) -> Examples:
+    """The last rows of each series as queries about their own values, and the rows before them as what is seen."""
+    series = examples.series
+    series = series.to_series() if isinstance(series, PackedSeries) else series
+    asked = torch.floor(_ASKED * series.lengths).long()  # (B,)
+    first = (series.lengths - asked).unsqueeze(1)  # (B, 1)
+    width = int(asked.max()) if len(asked) else 0
+    place = (first + torch.arange(width)).clamp(max=max(series.length - 1, 0))  # (B, Q)
+    there = torch.arange(width) < asked.unsqueeze(1)  # (B, Q)
+    cells = place.unsqueeze(-1).expand(-1, -1, series.channels)  # (B, Q, D)
+    times = torch.gather(series.times, 1, place)  # (B, Q)
+    return Examples(
+        series=keep_rows(series, torch.arange(series.length) < first),
+        ids=examples.ids,
+        query_times=torch.where(there, times, torch.nan),
+        targets=torch.gather(series.values, 1, cells),
+        target_observed=torch.gather(series.observed, 1, cells) & there.unsqueeze(-1),
+    )
+
+
+def _entropy(prediction: Prediction) -> np.ndarray:
+    logs = torch.log_softmax(prediction.logits.double(), dim=1)  # (B, K)
+    return -(logs.exp() * logs).sum(dim=1).numpy(force=True)  # (B,)
+
+
+def _log_spread(prediction: Prediction) -> np.ndarray:
+    if prediction.scale is None:
+        raise ValueError("this model tells no spread of its targets: criterion='self' has nothing to read.")
+    return prediction.scale.double().log().mean(dim=1).numpy(force=True)  # (B,)
+
+
+_SELF: dict[str, Callable[[Prediction], np.ndarray]] = {"classification": _entropy, "regression": _log_spread}

@@ -1,0 +1,130 @@
+"""Recipes: plain data that name what exists, and a reproduction that goes on where it was left."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ctlssl import recipes
+from ctlssl.cli import app
+from ctlssl.models import Ensemble
+from ctlssl.recipes import RECIPES, Recipe, ablate, reproduce, reproduce_reference
+from ctlssl.tasks import prepare
+from ctlssl.training import Training, evaluate, fit
+
+SMALL = Recipe(
+    "covid19/death",
+    "auroc",
+    width=8,
+    training={"epochs": 2, "batch_size": 64},
+    members=2,
+    refit=True,
+    seeds=2,
+    ablation={"one model": {"members": 1}, "slow": {"training": {"learning_rate": 1e-4}, "options": {"layers": 2}}},
+)
+
+
+@pytest.mark.parametrize("task", RECIPES)
+def test_what_the_project_uses_is_plain_data(task):
+    recipe = RECIPES[task]
+    assert recipe.task == task
+    for variant in recipe.variants().values():
+        assert isinstance(variant.plan(3), Training) and variant.plan(3).seed == 3
+        json.dumps({**variant.options, **variant.training})
+
+
+def test_a_variant_keeps_what_it_does_not_name():
+    slow = SMALL.variants()["slow"]
+    assert slow.training == {"epochs": 2, "batch_size": 64, "learning_rate": 1e-4}
+    assert (slow.options, slow.members, slow.ablation) == ({"layers": 2}, 2, {})
+    assert SMALL.variants()["recipe"] is SMALL
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"task": "covid19/life"}, "unknown task"),
+        ({"model": "lsl"}, "model 'lsl' is unknown"),
+        ({"members": 0}, "members is 0"),
+        ({"training": {"epoch": 3}}, "training of the recipe for covid19/death"),
+        ({"ablation": {"x": {"training": {"epochs": 0}}}}, "epochs is 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**{"task": "covid19/death", "metric": "auroc", **fields})
+
+
+class TestReproduction:
+    def test_it_is_the_ensemble_trained_by_hand(self):
+        found = reproduce(SMALL, seeds=1)
+        split, members = prepare("covid19/death", 0, refit=True), []
+        assert len(split.train) == 196 + 65
+        for seed in (0, 1000):
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                model = recipes.reproduction.models_by_name("lssl")["lssl"](split.problem, width=8)
+            fit(model, split.train, None, SMALL.plan(seed))
+            members.append(model)
+        expected = evaluate(Ensemble(members), split.test)
+        assert {name: values[0] for name, values in found.metrics.items()} == pytest.approx(expected, abs=1e-12)
+        assert found.parameters == sum(parameter.numel() for parameter in members[0].parameters())
+
+    def test_killed_it_goes_on_to_the_same_numbers(self, tmp_path):
+        whole = reproduce(SMALL, out=tmp_path / "whole")
+
+        class Killed(Exception):
+            pass
+
+        def killed_in(count):
+            lines = []
+
+            def tell(line):
+                lines.append(line)
+                if len(lines) == count:
+                    raise Killed
+
+            return tell
+
+        for count in (3, 2, 3):
+            with pytest.raises(Killed):
+                reproduce(SMALL, out=tmp_path / "parts", tell=killed_in(count))
+        lines = []
+        again = reproduce(SMALL, out=tmp_path / "parts", tell=lines.append)
+        assert again.metrics == whole.metrics and len(lines) < 8
+        assert reproduce(SMALL, out=tmp_path / "parts", tell=killed_in(1)).metrics == whole.metrics
+
+    def test_an_ablation_reads_no_test_part(self, monkeypatch):
+        def hidden(*arguments, **options):
+            split = prepare(*arguments, **options)
+            object.__setattr__(split, "test", None)
+            return split
+
+        monkeypatch.setattr(recipes.reproduction, "prepare", hidden)
+        monkeypatch.setattr(recipes.reproduction, "digest_of_split", lambda split: "")
+        found = ablate(SMALL, seeds=1)
+        assert list(found) == ["recipe", "one model", "slow"]
+        assert found["slow"].parameters > found["recipe"].parameters
+        with pytest.raises(ValueError, match="no variant 'fast'; it has recipe, one model, slow"):
+            ablate(SMALL, only=["fast"])
+
+    def test_a_reference_learns_from_the_same_series(self):
+        found = reproduce_reference(SMALL, "linear", seeds=1)
+        assert 0.5 < found.metrics["auroc"][0] <= 1.0
+
+
+def test_the_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, "covid19/death", SMALL)
+    run = CliRunner().invoke(
+        app, ["reproduce", "covid19/death", "--out", str(tmp_path), "--seeds", "2", "--reference", "linear"]
+    )
+    assert run.exit_code == 0, run.output
+    assert "| covid19/death, test part, 2 seeds | auroc |" in run.output
+    assert "+-" in run.output and "| linear |" in run.output
+    run = CliRunner().invoke(
+        app, ["reproduce", "covid19/death", "--out", str(tmp_path), "--seeds", "1", "--ablate", "--only", "one model"]
+    )
+    assert run.exit_code == 0 and "validation part, 1 seed |" in run.output and "| one model |" in run.output
+    run = CliRunner().invoke(app, ["reproduce", "covid19/life"])
+    assert run.exit_code == 2 and "has no recipe; there are" in run.output
