@@ -10,7 +10,7 @@ from typing import Any
 
 from ctlssl.baselines import BASELINES
 from ctlssl.contract import Model
-from ctlssl.models import MODELS
+from ctlssl.models import MODELS, SERIES_MODELS
 
 __all__ = ["Factory", "models_by_name", "options_of"]
 
@@ -20,8 +20,9 @@ Factory = Callable[..., Model]  # (problem, width=...)
 def models_by_name(names: str | Sequence[str]) -> dict[str, Factory]:
     """What builds each model, called as ``factory(problem, width=width)``, under the name as it was given.
 
-    A name is one of `MODELS` and `BASELINES`, or "all" alone; options of the constructor follow it, each after a colon,
-    as JSON or plain text: the same model then stands in a table several times, once a setting.
+    A name is one of `MODELS`, `BASELINES` and `SERIES_MODELS`, or "all" alone for those of the first two; options of
+    the constructor follow it, each after a colon, as JSON or plain text: the same model then stands in a table several
+    times, once a setting.
 
     Args:
         names: one name or several.
@@ -33,9 +34,10 @@ def models_by_name(names: str | Sequence[str]) -> dict[str, Factory]:
         >>> models_by_name("ode_rnn:method=dopri5:rtol=1e-3")["ode_rnn:method=dopri5:rtol=1e-3"].keywords
         {'method': 'dopri5', 'rtol': 0.001}
     """
-    known: dict[str, Factory] = {**MODELS, **BASELINES}
+    every: dict[str, Factory] = {**MODELS, **BASELINES}
+    known = {**every, **SERIES_MODELS}
     asked = [names] if isinstance(names, str) else list(names)
-    asked = list(known) if asked == ["all"] else list(dict.fromkeys(asked))
+    asked = list(every) if asked == ["all"] else list(dict.fromkeys(asked))
     unknown = [name for name in asked if name.split(":")[0] not in known]
     if unknown or not asked:
         found = f"model {unknown[0]!r} is unknown" if unknown else "No model was asked for"

@@ -111,8 +111,11 @@ def _longest_span(series: TimeSeries) -> float:
 def _outputs(task: Task, examples: Examples) -> int:
     if task.kind == "forecasting":
         return examples.series.channels
-    if task.kind == "classification":
-        return max(2, int(examples.labels.max()) + 1)
+    if task.kind in ("classification", "labelling"):
+        classes = examples.labels if task.kind == "classification" else examples.targets
+        return max(2, int(classes.max()) + 1)
+    if task.kind == "survival":
+        return max(1, int(examples.labels[:, 0].max()) + 1)
     return examples.labels.shape[1]
 
 
@@ -127,7 +130,7 @@ def in_scores(examples: Examples, normalizer: Normalizer) -> Examples:
         ValueError: other channels or static covariates.
     """
     series = normalizer.apply(examples.series, torch.float32)
-    if examples.targets is None:
+    if examples.targets is None or not examples.targets.is_floating_point():  # classes have no units
         return replace(examples, series=series)
     wanted = examples.target_observed & normalizer.varying  # (B, Q, D)
     targets = normalizer.apply_values(examples.targets, wanted, torch.float32)  # (B, Q, D)

@@ -21,7 +21,10 @@ SMALL = Recipe(
     members=2,
     refit=True,
     seeds=2,
-    ablation={"one model": {"members": 1}, "slow": {"training": {"learning_rate": 1e-4}, "options": {"layers": 2}}},
+    ablation={
+        "one model": {"members": 1},
+        "slow, deep": {"training": {"learning_rate": 1e-4}, "options": {"layers": 2}},
+    },
 )
 
 
@@ -35,7 +38,7 @@ def test_what_the_project_uses_is_plain_data(task):
 
 
 def test_a_variant_keeps_what_it_does_not_name():
-    slow = SMALL.variants()["slow"]
+    slow = SMALL.variants()["slow, deep"]
     assert slow.training == {"epochs": 2, "batch_size": 64, "learning_rate": 1e-4}
     assert (slow.options, slow.members, slow.ablation) == ({"layers": 2}, 2, {})
     assert SMALL.variants()["recipe"] is SMALL
@@ -104,9 +107,9 @@ class TestReproduction:
         monkeypatch.setattr(recipes.reproduction, "prepare", hidden)
         monkeypatch.setattr(recipes.reproduction, "digest_of_split", lambda split: "")
         found = ablate(SMALL, seeds=1)
-        assert list(found) == ["recipe", "one model", "slow"]
-        assert found["slow"].parameters > found["recipe"].parameters
-        with pytest.raises(ValueError, match="no variant 'fast'; it has recipe, one model, slow"):
+        assert list(found) == ["recipe", "one model", "slow, deep"]
+        assert found["slow, deep"].parameters > found["recipe"].parameters
+        with pytest.raises(ValueError, match="no variant 'fast'; it has recipe, one model, slow, deep"):
             ablate(SMALL, only=["fast"])
 
     def test_a_reference_learns_from_the_same_series(self):
@@ -123,8 +126,8 @@ def test_the_command(tmp_path, monkeypatch):
     assert "| covid19/death, test part, 2 seeds | auroc |" in run.output
     assert "+-" in run.output and "| linear |" in run.output
     run = CliRunner().invoke(
-        app, ["reproduce", "covid19/death", "--out", str(tmp_path), "--seeds", "1", "--ablate", "--only", "one model"]
+        app, ["reproduce", "covid19/death", "--out", str(tmp_path), "--seeds", "1", "--ablate", "--only", "slow, deep"]
     )
-    assert run.exit_code == 0 and "validation part, 1 seed |" in run.output and "| one model |" in run.output
+    assert run.exit_code == 0 and "validation part, 1 seed |" in run.output and "| slow, deep |" in run.output
     run = CliRunner().invoke(app, ["reproduce", "covid19/life"])
     assert run.exit_code == 2 and "has no recipe; there are" in run.output

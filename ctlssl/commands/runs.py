@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,7 +107,8 @@ def train(
     --label died --landmark 24 --out run
 
     Records are dealt out by series: 60 % to learn from, 20 % to stop by, 20 % to be scored once. Ended at any moment,
-    it goes on with --resume, to the same bits.
+    it goes on with --resume, to the same bits. In several processes:
+    torchrun --nproc-per-node=2 -m ctlssl train ...
     """
     names = {"id": id, "time": time, "variable": variable, "value": value, "wide": wide, "labels": labels}
     names |= {"from_disk": from_disk or None}
@@ -132,6 +134,8 @@ def _run(settings: RunSettings, out: Path, resume: bool, minutes: float, threads
     torch.set_num_threads(threads)
     try:
         scores = train_run(settings, out, resume, _say_epoch, 60 * minutes)
+        if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks
+            return
         for note in _notes(out):
             typer.echo(note)
         typer.echo(f"test: {', '.join(f'{name} {value:.4f}' for name, value in scores.items())}")

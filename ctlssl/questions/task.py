@@ -23,7 +23,7 @@ class Task:
     Args:
         name: what `prepare` calls it, "dataset/question".
         dataset: the data set that it is asked of.
-        kind: "classification", "regression" or "forecasting".
+        kind: of problem, as in `Problem`.
         description: one line.
         window: how much time a model may see, in the data set's unit; None is the longest span of the training part.
         build: the examples of a Dataset, in raw units.
@@ -34,6 +34,7 @@ class Task:
         covariates: makes the static covariates that models see of those of a Dataset, (series, S); None takes them as
             they are.
         scale: learns from the training part the map from raw units to those of models and scores.
+        metric: what a clock ablation tells its models apart by; None is the metric of the kind.
 
     Raises:
         ValueError: shares that do not sum to 1, or fewer than two folds.
@@ -49,6 +50,7 @@ class Task:
     folds: int | None = None
     covariates: Callable[[xr.Dataset], Tensor] | None = None
     scale: Callable[[TimeSeries], Normalizer] = Normalizer.fit
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.shares) != 3 or min(self.shares) <= 0 or not math.isclose(sum(self.shares), 1.0):

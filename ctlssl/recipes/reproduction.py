@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ctlssl.baselines import REFERENCES
+from ctlssl.baselines import PERIOD_REFERENCES, REFERENCES
 from ctlssl.catalogue import load_dataset
 from ctlssl.comparison.cells import Cell, Cells, Result, cells_in, finite_or_none
 from ctlssl.comparison.keys import digest_of_split, surroundings
@@ -113,12 +113,14 @@ def reproduce_reference(recipe: Recipe, name: str, seeds: int | None = None) -> 
 
     Args:
         recipe: whose task, seeds and parts count.
-        name: "linear", "boosting" or "last_value".
+        name: in `REFERENCES` or `PERIOD_REFERENCES` of `ctlssl.baselines`.
         seeds: as in `reproduce`.
     """
-    results = []
+    results, known = [], {**REFERENCES, **PERIOD_REFERENCES}
+    if name not in known:
+        raise ValueError(f"unknown reference {name!r}; choose from {', '.join(known)}.")
     for seed in range(recipe.seeds if seeds is None else seeds):
-        results.append(score_reference(REFERENCES[name], prepare(recipe.task, seed, refit=recipe.refit), seed))
+        results.append(score_reference(known[name], prepare(recipe.task, seed, refit=recipe.refit), seed))
     metrics = {key: tuple(result["metrics"][key] for result in results) for key in results[0]["metrics"]}
     return Scores(name, metrics, tuple(result["costs"]["train_seconds"] for result in results), 0)
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ctlssl.contract import KINDS
 from ctlssl.examples import Examples
 from ctlssl.questions.task import Task
 from ctlssl.questions.windows import has_row, later_values, part_of, rows_with_a_value
@@ -22,6 +21,8 @@ from ctlssl.tables import read_table, screen
 from ctlssl.tables.reading import Columns, from_frame, read_frame
 
 __all__ = ["Loaded", "TableTask"]
+
+_KINDS = ("classification", "regression", "forecasting")  # what a table can ask
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +109,8 @@ class TableTask:
         if not isinstance(self.limits, Mapping) or any(len(pair) != 2 for pair in self.limits.values()):
             raise ValueError(f"limits are (low, high) by variable, found {self.limits!r}.")
         object.__setattr__(self, "limits", {name: tuple(map(float, pair)) for name, pair in self.limits.items()})
-        if self.kind not in (None, *KINDS):
-            raise ValueError(f"kind {self.kind!r} is unknown; it is one of {', '.join(KINDS)}.")
+        if self.kind not in (None, *_KINDS):
+            raise ValueError(f"kind {self.kind!r} is unknown; it is one of {', '.join(_KINDS)}.")
         for name in ("landmark", "until"):
             given = getattr(self, name)
             if given is not None and not (isinstance(given, int | float) and math.isfinite(given)):

@@ -7,7 +7,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +21,7 @@ from ctlssl.runs.targets import TargetScale
 from ctlssl.schema import static
 from ctlssl.tasks import Split, prepare
 from ctlssl.training import Checkpoints, Progress, evaluate, fit, predict, score
+from ctlssl.training.processes import Processes, joined
 
 __all__ = ["split_of", "train_run"]
 
@@ -36,7 +37,8 @@ def train_run(
 
     A run that ended early, by whatever cause, goes on where its last checkpoint is, and ends in the same weights and
     metrics, bit for bit, as one that was never interrupted. On SIGTERM and SIGINT it finishes its step, writes a
-    checkpoint and raises `ctlssl.training.Interrupted`.
+    checkpoint and raises `ctlssl.training.Interrupted`. Started by ``torchrun`` in several processes, each takes its
+    part of every batch, and the result is that of one process but for rounding; the first of them writes.
 
     Args:
         settings: what to train.
@@ -60,30 +62,60 @@ def train_run(
         >>> settings = RunSettings("covid19/death", training=Training(epochs=1))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     sorted(train_run(settings, folder))
-        ['accuracy', 'auprc', 'auroc', 'log_loss']
+        ['accuracy', 'auprc', 'auroc', 'log_loss', 'macro_f1']
     """
-    folder = RunFolder(out)
-    with folder.held():
-        folder.claim(settings, resume)
-        if (folder.path / "report.json").exists():
-            report = folder.read_json("report.json")
-            if not _goes_on(report, settings):
-                return report["test"]
-        split, targets = _prepared(folder, settings)
-        model = settings.build(split.problem)
-        checkpoints = Checkpoints(folder.checkpoints, checkpoint_seconds)
-        watch = _Watch(folder, model, progress)
-        with _signals_to(checkpoints):
-            history = fit(model, split.train, split.valid, settings.training, watch, checkpoints)
-        folder.write_tensors("model.safetensors", model.state_dict())
-        seconds = enumerate(history.seconds, start=1)
-        folder.write_lines("seconds.jsonl", [{"epoch": epoch, "seconds": spent} for epoch, spent in seconds])
-        scores = _scores(model, split, targets)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        about = {"epochs": len(history.train_loss), "best_epoch": history.best_epoch + 1, "parameters": parameters}
-        folder.write_json("report.json", {"test": scores, **about})
-        shutil.rmtree(folder.path / "series", ignore_errors=True)
-        return scores
+    with joined() as processes:
+        if processes.rank:
+            return _help(settings, RunFolder(out), processes)
+        folder = RunFolder(out)
+        with folder.held():
+            folder.claim(settings, resume)
+            done = (folder.path / "report.json").exists() and not _goes_on(folder.read_json("report.json"), settings)
+            processes.added(float(done))
+            if done:
+                return folder.read_json("report.json")["test"]
+            return _train(settings, folder, progress, checkpoint_seconds)
+
+
+def _train(
+    settings: RunSettings, folder: RunFolder, progress: Progress | None, checkpoint_seconds: float
+) -> dict[str, float]:
+    """Train and score in a folder that is held."""
+    prepared = _prepared(settings, folder.path / "series")
+    split = prepared.split
+    folder.write_json("data.json", dict(prepared.about))
+    folder.write_tensors("data.safetensors", split.normalizer.tensors())
+    model = settings.build(split.problem)
+    checkpoints = Checkpoints(folder.checkpoints, checkpoint_seconds)
+    watch = _Watch(folder, model, progress)
+    with _signals_to(checkpoints):
+        history = fit(model, split.train, split.valid, settings.training, watch, checkpoints)
+    folder.write_tensors("model.safetensors", model.state_dict())
+    seconds = enumerate(history.seconds, start=1)
+    folder.write_lines("seconds.jsonl", [{"epoch": epoch, "seconds": spent} for epoch, spent in seconds])
+    scores = _scores(model, split, prepared.targets)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    about = {"epochs": len(history.train_loss), "best_epoch": history.best_epoch + 1, "parameters": parameters}
+    folder.write_json("report.json", {"test": scores, **about})
+    shutil.rmtree(folder.path / "series", ignore_errors=True)
+    return scores
+
+
+def _help(settings: RunSettings, folder: RunFolder, processes: Processes) -> dict[str, float]:
+    """The part of a process that is not the first: it trains on its rows of every batch, and writes nothing."""
+    (done,) = processes.added(0.0)
+    if done:
+        return folder.read_json("report.json")["test"]
+    place = folder.path / f"series-{processes.rank}"
+    prepared = _prepared(settings, place)
+    split = prepared.split
+    model = settings.build(split.problem)
+    checkpoints = Checkpoints(folder.checkpoints, writes=False)
+    with _signals_to(checkpoints):
+        fit(model, split.train, split.valid, settings.training, checkpoints=checkpoints)
+    scores = _scores(model, split, prepared.targets)
+    shutil.rmtree(place, ignore_errors=True)
+    return scores
 
 
 def _goes_on(report: Mapping[str, Any], settings: RunSettings) -> bool:
@@ -92,13 +124,22 @@ def _goes_on(report: Mapping[str, Any], settings: RunSettings) -> bool:
     return report["epochs"] < settings.training.epochs and waited < settings.training.patience
 
 
-def _prepared(folder: RunFolder, settings: RunSettings) -> tuple[Split, TargetScale | None]:
-    """The parts of the task; what was learned of the data is written once.
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    """The parts of a task, the scale of its targets where they have one, and what is to be known of the data."""
+
+    split: Split
+    targets: TargetScale | None
+    about: Mapping[str, Any]
+
+
+def _prepared(settings: RunSettings, place: Path) -> _Prepared:
+    """The parts of the task, and what was learned of the data; series that are trained from disk go to a place.
 
     Numbers to be predicted from a table of one's own are put on the scale of the training part, but for those of the
     test part, which are scored as they are.
     """
-    split, loaded = split_of(settings, folder.path / "series")
+    split, loaded = split_of(settings, place)
     scaled = isinstance(settings.task, TableTask) and split.problem.kind == "regression"
     targets = TargetScale.fit(split.train.labels) if scaled else None
     if targets is not None:
@@ -114,9 +155,7 @@ def _prepared(folder: RunFolder, settings: RunSettings) -> tuple[Split, TargetSc
         "targets": None if targets is None else asdict(targets),
         "notes": list(loaded.notes),
     }
-    folder.write_json("data.json", dict(about))
-    folder.write_tensors("data.safetensors", split.normalizer.tensors())
-    return split, targets
+    return _Prepared(split, targets, about)
 
 
 def split_of(settings: RunSettings, place: Path) -> tuple[Split, Loaded]:

@@ -49,6 +49,7 @@ class Checkpoints:
     Args:
         folder: made where it does not exist; one for each fit.
         seconds: time from one checkpoint to the next inside an epoch.
+        writes: False: a fit only reads them, as in all its processes but the first.
 
     Raises:
         ValueError: a time that is not positive.
@@ -63,10 +64,10 @@ class Checkpoints:
         {'epoch': 3}
     """
 
-    def __init__(self, folder: str | os.PathLike, seconds: float = 300.0) -> None:
+    def __init__(self, folder: str | os.PathLike, seconds: float = 300.0, writes: bool = True) -> None:
         if not seconds > 0:
             raise ValueError(f"seconds between checkpoints are {seconds!r}; they must be positive")
-        self.folder, self.seconds = Path(folder), seconds
+        self.folder, self.seconds, self.writes = Path(folder), seconds, writes
         self.folder.mkdir(parents=True, exist_ok=True)
         self.stop_requested = False
         self._written = time.monotonic()

@@ -20,8 +20,9 @@ from ctlssl.training.averaging import WeightAverage
 from ctlssl.training.batches import batches_by_length, device_of, modes_restored, on_device, run_model, shuffled
 from ctlssl.training.checkpoints import Checkpoint, Checkpoints, Interrupted
 from ctlssl.training.chunks import Pieces, backward_in_chunks, terms_in_chunks
-from ctlssl.training.losses import LOSSES, Terms, mean_loss
+from ctlssl.training.losses import Terms, loss_of, mean_loss
 from ctlssl.training.optimization import SCHEDULES, Training, parameter_groups
+from ctlssl.training.processes import own_rows, present
 
 __all__ = ["Batches", "History", "Measure", "Run"]
 
@@ -97,13 +98,15 @@ class Run:
         self.past = Progressed()
         self.best_weights: dict[str, Tensor] | None = None
         self.device = device_of(model)
-        self.loss = LOSSES[model.problem.kind]
+        self.loss = loss_of(model.problem)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, training))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = WeightAverage(model, training.average) if training.average else None
         self.order = torch.Generator().manual_seed(training.seed)
         self.order_at_start = self.order.get_state()
         self.steps = 1  # of an epoch, where it is known
+        self.processes = present()
+        self.stopping = False  # of several processes: after this step, all of them
         self.identity: dict[str, object] = {}
 
     @property
@@ -141,7 +144,7 @@ class Run:
             self.step(batch, f"epoch {self.epoch + 1}, step {past.step + 1}")
             past.step += 1
             past.evaluations += self.model.evaluations - evaluations
-            if self.checkpoints is not None and self.checkpoints.due():
+            if self.checkpoints is not None and (self.checkpoints.due() or self.stopping):
                 past.elapsed, began = past.elapsed + time.perf_counter() - began, time.perf_counter()
                 self.keep()
         past.seconds.append(past.elapsed + time.perf_counter() - began)
@@ -161,15 +164,28 @@ class Run:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * SCHEDULES[self.training.schedule](done)
         self.optimizer.zero_grad(set_to_none=True)
-        terms = self.learn(batch, where)
+        with own_rows(batch, self.processes) as own:
+            terms = self.learn(own, where)
+        total, count = self.together(terms)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.training.clip)
         _check_gradient(norm, batch, where, self.training)
         self.optimizer.step()
         self.past.updates += 1
         if self.average is not None:
             self.average.update(self.model, self.past.updates)
-        self.past.total += float(terms.total.detach().sum())
-        self.past.count += float(terms.count.sum())
+        self.past.total += total
+        self.past.count += count
+
+    def together(self, terms: Terms) -> tuple[float, float]:
+        """The sum and the count of the terms of all processes, which then have the gradients of their mean."""
+        total, count = float(terms.total.detach().sum()), float(terms.count.sum())
+        if not self.processes.several:
+            return total, count
+        stopped = self.checkpoints is not None and self.checkpoints.stop_requested
+        total, whole, stops = self.processes.added(total, count, float(stopped))
+        self.processes.add_gradients(self.model, count, whole)
+        self.stopping = stops > 0
+        return total, whole
 
     def learn(self, batch: Examples, where: str) -> Terms:
         """The terms of the loss, whose gradients the parameters then have."""
@@ -211,11 +227,13 @@ class Run:
         total = count = 0.0
         with modes_restored(self.model), torch.no_grad():
             self.model.eval()
-            for _, batch in batches_by_length(self.model, examples, self.training.batch_size):
+            batches = batches_by_length(self.model, examples, self.training.batch_size)
+            for _, batch in islice(batches, self.processes.rank, None, self.processes.count):
                 terms = self.terms(batch)
                 _check_finite(terms, batch, f"validation after epoch {epoch + 1}", self.training)
                 total += float(terms.total.sum())
                 count += float(terms.count.sum())
+        total, count = self.processes.added(total, count)
         return total / max(count, 1.0)
 
     def restore_best(self) -> None:
@@ -240,8 +258,10 @@ class Run:
         """
         if self.checkpoints is None:
             return
-        self.checkpoints.write(Checkpoint(self._tensors(), {"identity": self.identity, "past": asdict(self.past)}))
-        if self.checkpoints.stop_requested and not self.finished:
+        if self.checkpoints.writes:
+            self.checkpoints.write(Checkpoint(self._tensors(), {"identity": self.identity, "past": asdict(self.past)}))
+        stopped = self.stopping if self.processes.several else self.checkpoints.stop_requested
+        if stopped and not self.finished:
             raise Interrupted(f"stopped in epoch {self.epoch + 1} after step {self.past.step}")
 
     def _tensors(self) -> dict[str, Tensor]:
