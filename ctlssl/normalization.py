@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -70,12 +70,24 @@ class Normalizer:
             raise ValueError("no training series to learn the scale from; give at least one.")
         seen = (series.observed & series.in_length.unsqueeze(-1)).cpu().numpy()  # (B, L, D)
         values = series.values.detach().cpu().double().numpy()  # (B, L, D)
-        pairs = [_normal_scores(values[..., d][seen[..., d]]) for d in range(series.channels)]
+        columns = (values[..., d][seen[..., d]] for d in range(series.channels))
+        return cls.of_channels(columns, None if series.static is None else series.static.detach().cpu(), limit)
+
+    @classmethod
+    def of_channels(cls, columns: Iterable[np.ndarray], static: Tensor | None, limit: float = 5.0) -> Normalizer:
+        """Learn the map from the values of one channel after the other, for data of which no more fits in memory.
+
+        Args:
+            columns: of each channel, the values that were observed in the training part.
+            static: (B, S) covariates of the training part, or None.
+            limit: the largest score.
+        """
+        pairs = [_normal_scores(column) for column in columns]
         counts = np.array([pair.shape[1] for pair in pairs], dtype=np.int64)  # (D,)
         table = np.full((2, len(pairs), counts.max(initial=1)), np.nan)  # (2, D, K)
         for d, pair in enumerate(pairs):
             table[:, d, : counts[d]] = pair
-        mean, scale = _spread(series)
+        mean, scale = _spread(static)
         return cls(
             knots=torch.from_numpy(table[0]),
             scores=torch.from_numpy(table[1]),
@@ -106,7 +118,7 @@ class Normalizer:
         knots = torch.tensor([list(zero), list(one)], dtype=torch.float64).T  # (D, 2)
         if len(knots) != series.channels or not bool((knots[:, 0] < knots[:, 1]).all()):
             raise ValueError(f"give each of the {series.channels} channels a zero and a larger one.")
-        mean, scale = _spread(series)
+        mean, scale = _spread(series.static)
         return cls(
             knots=knots.contiguous(),
             scores=torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(series.channels, 1),
@@ -193,9 +205,9 @@ class Normalizer:
         return cls(**tensors)
 
 
-def _spread(series: TimeSeries) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the static covariates, (S,) each; 1 where one does not vary."""
-    static = torch.empty(series.batch, 0) if series.static is None else series.static.detach().cpu()
+def _spread(static: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the covariates (B, S), 1 where one does not vary; float64."""
+    static = torch.empty(1, 0) if static is None else static.detach().cpu()
     mean = static.double().mean(dim=0)  # (S,)
     scale = (static.double() - mean).square().mean(dim=0).sqrt()  # (S,)
     return mean, torch.where(scale > 0, scale, 1.0)

@@ -100,7 +100,11 @@ def median_gap(series: TimeSeries) -> float:
 
 def _longest_span(series: TimeSeries) -> float:
     """The longest time from the first to the last row of a series; 1 where none takes any time."""
-    spans = series.gaps(first=0.0).sum(1)  # (B,)
+    if not series.length:
+        return 1.0
+    filled = series.lengths > 0  # (B,)
+    last = series.times[filled].gather(1, series.lengths[filled, None] - 1)[:, 0]
+    spans = last - series.times[filled, 0]
     return float(spans.max()) if len(spans) and spans.max() > 0 else 1.0
 
 

@@ -33,6 +33,7 @@ _CHANGEABLE = (
     "epochs",
     "patience",
 )  # of `Training`: they decide when a fit ends, and at a constant rate nothing before
+_DIGESTED = 2**16  # rows, or series, whose digest is taken at a time
 
 
 @dataclass(frozen=True)
@@ -321,14 +322,16 @@ def _identity(model: Model, training: Training, train: Examples, valid: Examples
 def _digest(examples: Examples) -> str:
     """A sum over everything that a fit reads of a part of the data."""
     total, series = hashlib.sha256(), examples.series
-    parts = [series.values.nan_to_num(), series.times, series.observed, series.lengths, series.static]
+    parts = [series.values, series.times, series.observed, series.lengths, series.static]
     parts += [examples.labels, examples.query_times, examples.targets, examples.target_observed, examples.weights]
     for part in parts:
         if part is None:
             total.update(b"none;")
             continue
         total.update(f"{part.dtype} {tuple(part.shape)};".encode())
-        total.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        for rows in part.detach().split(_DIGESTED):  # series that lie on disk are not all read into memory
+            rows = rows.nan_to_num() if part is series.values else rows
+            total.update(rows.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()[:16]
 
 
