@@ -16,6 +16,7 @@ from ctlssl.catalogue import load_dataset
 from ctlssl.contract import Problem
 from ctlssl.examples import Examples
 from ctlssl.normalization import Normalizer
+from ctlssl.packed_series import PackedSeries
 from ctlssl.questions import TASKS, Task
 from ctlssl.series import TimeSeries
 from ctlssl.splitting import deal
@@ -91,20 +92,29 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None, refit
     return Split(train, valid, test, problem, normalizer)
 
 
-def median_gap(series: TimeSeries) -> float:
+def median_gap(series: TimeSeries | PackedSeries) -> float:
     """The median time between observations of one series; ties in time do not count; 1 where there is none."""
-    gaps = series.gaps(first=0.0)  # (B, L)
+    if isinstance(series, PackedSeries):
+        gaps = torch.diff(series.times, prepend=series.times[:1])  # (T,)
+        gaps[(series.lengths.cumsum(0) - series.lengths)[series.lengths > 0]] = 0.0  # the first row of a series
+    else:
+        gaps = series.gaps(first=0.0)  # (B, L)
     gaps = gaps[gaps > 0]
     return float(np.median(gaps.numpy())) if len(gaps) else 1.0
 
 
-def _longest_span(series: TimeSeries) -> float:
+def _longest_span(series: TimeSeries | PackedSeries) -> float:
     """The longest time from the first to the last row of a series; 1 where none takes any time."""
-    if not series.length:
-        return 1.0
-    filled = series.lengths > 0  # (B,)
-    last = series.times[filled].gather(1, series.lengths[filled, None] - 1)[:, 0]
-    spans = last - series.times[filled, 0]
+    if isinstance(series, PackedSeries):
+        ends = series.lengths.cumsum(0)[series.lengths > 0]  # of the series that have rows
+        starts = (series.lengths.cumsum(0) - series.lengths)[series.lengths > 0]
+        spans = series.times[ends - 1] - series.times[starts]
+    else:
+        filled = series.lengths > 0  # (B,)
+        if not series.length or not filled.any():
+            return 1.0
+        last = series.times[filled].gather(1, series.lengths[filled, None] - 1)[:, 0]
+        spans = last - series.times[filled, 0]
     return float(spans.max()) if len(spans) and spans.max() > 0 else 1.0
 
 

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from ctlssl.normalization import Normalizer
+from ctlssl.packed_series import PackedSeries
 from ctlssl.series import TimeSeries
 
 NAN = math.nan
@@ -152,3 +153,23 @@ def test_a_linear_scale():
     for zero, one in [([0.0], [1.0]), ([0.0, 1.0], [1.0, 1.0])]:
         with pytest.raises(ValueError, match="each of the 2 channels a zero and a larger one"):
             Normalizer.linear(series, zero, one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_packed_series_have_the_bits_of_padded_ones(dtype):
+    draw = torch.Generator().manual_seed(5)
+    values = torch.randn(6, 9, 3, generator=draw, dtype=torch.float64)
+    observed = torch.rand(6, 9, 3, generator=draw) < 0.4
+    observed[..., 2] = False  # a channel that is never seen
+    times = torch.arange(9, dtype=torch.float64).expand(6, 9)
+    lengths, static = torch.tensor([9, 1, 4, 0, 7, 2]), torch.randn(6, 2, generator=draw, dtype=torch.float64)
+    padded = TimeSeries(values, times, observed, lengths, static).to(dtype=dtype)
+    packed = PackedSeries.from_series(padded)
+    normalizer = Normalizer.fit(packed)
+    for name, tensor in Normalizer.fit(padded).tensors().items():
+        assert torch.equal(normalizer.tensors()[name].nan_to_num(9), tensor.nan_to_num(9))
+    found, expected = normalizer.apply(packed, torch.float32), normalizer.apply(padded, torch.float32)
+    assert isinstance(found, PackedSeries) and found.values.dtype == torch.float32
+    assert torch.equal(found.values.nan_to_num(9), expected.values[expected.in_length].nan_to_num(9))
+    assert torch.equal(found.observed, expected.observed[expected.in_length])
+    assert torch.equal(found.static, expected.static)

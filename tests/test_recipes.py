@@ -1,16 +1,19 @@
 """Recipes: plain data that name what exists, and a reproduction that goes on where it was left."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from ctlssl import recipes
+from ctlssl.baselines import REFERENCES
 from ctlssl.cli import app
 from ctlssl.models import Ensemble
 from ctlssl.recipes import RECIPES, Recipe, ablate, reproduce, reproduce_reference
-from ctlssl.tasks import prepare
+from ctlssl.tasks import TASKS, prepare
 from ctlssl.training import Training, evaluate, fit
 
 SMALL = Recipe(
@@ -111,6 +114,22 @@ class TestReproduction:
         assert found["slow, deep"].parameters > found["recipe"].parameters
         with pytest.raises(ValueError, match="no variant 'fast'; it has recipe, one model, slow, deep"):
             ablate(SMALL, only=["fast"])
+
+    def test_subgroups_are_scored_beside_all(self, monkeypatch):
+        def old(examples):
+            return examples.series.static[:, 0].numpy() > 0  # beyond the mean age
+
+        task = replace(TASKS["covid19/death"], subgroups={"old": old})
+        monkeypatch.setitem(TASKS, "covid19/death", task)
+        found = reproduce_reference(SMALL, "linear", seeds=1).metrics
+        split = prepare("covid19/death", 0, refit=True)
+        fitted = REFERENCES["linear"](split.problem).fit(split.train.series, split.train.labels)
+        logits, chosen = fitted.predict(split.test.series).logits, old(split.test)
+        labels = split.test.labels.numpy()
+        assert found["auroc"][0] == roc_auc_score(labels, (logits[:, 1] - logits[:, 0]).numpy())
+        chances = (logits[:, 1] - logits[:, 0]).numpy()[chosen]
+        assert found["auroc, old"][0] == roc_auc_score(labels[chosen], chances)
+        assert "auroc, old" in reproduce(SMALL, seeds=1).metrics
 
     def test_a_reference_learns_from_the_same_series(self):
         found = reproduce_reference(SMALL, "linear", seeds=1)

@@ -11,6 +11,7 @@ from ctlssl.questions import (
     physionet2012,
     physionet2012_values,
     plaid,
+    sepsis2019,
 )
 from ctlssl.questions.task import Task
 
@@ -27,6 +28,7 @@ _SETS = (
     physionet2012,
     physionet2012_values,
     plaid,
+    sepsis2019,
 )
 
 TASKS: dict[str, Task] = {task.name: task for questions in _SETS for task in questions.TASKS}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import xarray as xr
 from torch import Tensor
 
 from ctlssl.examples import Examples
 from ctlssl.normalization import Normalizer
+from ctlssl.packed_series import PackedSeries
 from ctlssl.series import TimeSeries
 
 __all__ = ["Task"]
@@ -35,6 +37,7 @@ class Task:
             they are.
         scale: learns from the training part the map from raw units to those of models and scores.
         metric: what a clock ablation tells its models apart by; None is the metric of the kind.
+        subgroups: name -> which of the examples belong to it, (B,) bool: what recipes also score of the test part.
 
     Raises:
         ValueError: shares that do not sum to 1, or fewer than two folds.
@@ -49,8 +52,9 @@ class Task:
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     folds: int | None = None
     covariates: Callable[[xr.Dataset], Tensor] | None = None
-    scale: Callable[[TimeSeries], Normalizer] = Normalizer.fit
+    scale: Callable[[TimeSeries | PackedSeries], Normalizer] = Normalizer.fit
     metric: str | None = None
+    subgroups: Mapping[str, Callable[[Examples], np.ndarray]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if len(self.shares) != 3 or min(self.shares) <= 0 or not math.isclose(sum(self.shares), 1.0):

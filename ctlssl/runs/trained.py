@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -93,9 +93,8 @@ class TrainedRun:
         ds = self.aligned(ds, missing)
         if isinstance(self.settings.task, TableTask):
             ds = self.settings.task.cut(ds)
-        raw = to_series(ds, self.variables, self.static, torch.float64)
-        task = self.settings.task
-        made = TASKS[task].covariates if isinstance(task, str) else None
+        raw = to_series(ds, self.variables, self._as_they_are(ds), torch.float64)
+        made = self._made
         raw = raw if made is None else replace(raw, static=made(ds).double())
         ids, queries = np.asarray(ds["series"].values), self._queries(raw, at)
         examples = Examples(self.normalizer.apply(raw, torch.float32), ids, query_times=queries)
@@ -159,10 +158,24 @@ class TrainedRun:
         if unknown := [name for name in channels(ds) if name not in self.variables]:
             shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
             raise ValueError(f"the model does not know {shown}; leave them out, or rename them to what it knows")
-        to_packed(ds, self.variables, self.static, torch.float64, missing)  # refuses what is absent
+        to_packed(ds, self.variables, self._as_they_are(ds), torch.float64, missing)  # refuses what is absent
         nothing = ("obs", np.full(ds.sizes["obs"], np.nan))
         own = {name: ds[name].variable if name in ds.variables else nothing for name in self.variables}
         return ds.drop_vars(list(channels(ds))).assign(own)
+
+    @property
+    def _made(self) -> Callable[[xr.Dataset], Tensor] | None:
+        """What makes the covariates that the model sees of those of the records."""
+        task = self.settings.task
+        return TASKS[task].covariates if isinstance(task, str) else None
+
+    def _as_they_are(self, ds: xr.Dataset) -> tuple[str, ...]:
+        """The covariates that the model sees as they are in the records; others may be NaN there."""
+        if self._made is None:
+            return self.static
+        if absent := [name for name in self.static if name not in ds.variables]:
+            raise ValueError(f"the Dataset has no {', '.join(map(repr, absent))} over series")
+        return ()
 
     def _queries(self, series: TimeSeries, at: Sequence[float] | None) -> Tensor | None:
         forecasts = self.model.problem.asks_queries
