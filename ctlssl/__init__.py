@@ -26,12 +26,20 @@ if TYPE_CHECKING:
     from ctlssl.catalogue import dataset_names, load_dataset
     from ctlssl.clock_ablation import clock_ablation
     from ctlssl.comparison import compare
-    from ctlssl.estimators import LSSLClassifier, LSSLForecaster, LSSLImputer, LSSLRegressor, Records
+    from ctlssl.estimators import (
+        LSSLClassifier,
+        LSSLForecaster,
+        LSSLImputer,
+        LSSLLabeler,
+        LSSLRegressor,
+        LSSLSurvival,
+        Records,
+    )
     from ctlssl.exporting import export_model, export_step
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
-    from ctlssl.models import Ensemble, EventModel, LayerModel, LSSLModel
+    from ctlssl.models import Ensemble, EventModel, FoldedModel, LayerModel, LSSLModel
     from ctlssl.packed_series import PackedSeries
     from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
     from ctlssl.runs import RunSettings, open_run, train_run
@@ -61,6 +69,7 @@ _ON_FIRST_USE = {
     "models": "ctlssl.models",
     "Ensemble": "ctlssl.models",
     "EventModel": "ctlssl.models",
+    "FoldedModel": "ctlssl.models",
     "LSSLModel": "ctlssl.models",
     "LayerModel": "ctlssl.models",
     "timescales": "ctlssl.half_lives",
@@ -105,7 +114,9 @@ _ON_FIRST_USE = {
     "LSSLClassifier": "ctlssl.estimators",
     "LSSLForecaster": "ctlssl.estimators",
     "LSSLImputer": "ctlssl.estimators",
+    "LSSLLabeler": "ctlssl.estimators",
     "LSSLRegressor": "ctlssl.estimators",
+    "LSSLSurvival": "ctlssl.estimators",
     "Records": "ctlssl.estimators",
     "fit_timescale": "ctlssl.timescale_fitting",
     "fit_step_sizes": "ctlssl.timescale_fitting",
@@ -169,6 +180,7 @@ __all__ = [
     "LayerModel",
     "EventModel",
     "Ensemble",
+    "FoldedModel",
     "Stream",
     "models",
     "baselines",
@@ -221,6 +233,8 @@ __all__ = [
     "LSSLRegressor",
     "LSSLForecaster",
     "LSSLImputer",
+    "LSSLLabeler",
+    "LSSLSurvival",
     "Records",
     # programs that run without the library
     "export_model",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -73,22 +74,72 @@ class Normalizer:
         if not series.batch:
             raise ValueError("no training series to learn the scale from; give at least one.")
         seen, values = _seen(series).cpu(), series.values.detach().cpu()  # (B, L, D), or (T, D) of packed series
-        pairs = [_normal_scores(values[..., d][seen[..., d]].double().numpy()) for d in range(series.channels)]
+        columns = (values[..., d][seen[..., d]].double().numpy() for d in range(series.channels))
+        return cls.of_channels(columns, None if series.static is None else series.static.detach().cpu(), limit)
+
+    @classmethod
+    def of_channels(cls, columns: Iterable[np.ndarray], static: Tensor | None, limit: float = 5.0) -> Normalizer:
+        """Learn the map from the values of one channel after the other, for data of which no more fits in memory.
+
+        Args:
+            columns: of each channel, the values that were observed in the training part.
+            static: (B, S) covariates of the training part, or None.
+            limit: the largest score.
+        """
+        pairs = [_normal_scores(column) for column in columns]
         counts = np.array([pair.shape[1] for pair in pairs], dtype=np.int64)  # (D,)
         table = np.full((2, len(pairs), counts.max(initial=1)), np.nan)  # (2, D, K)
         for d, pair in enumerate(pairs):
             table[:, d, : counts[d]] = pair
-        static = torch.empty(series.batch, 0) if series.static is None else series.static.detach().cpu()
-        mean = static.double().mean(dim=0)  # (S,)
-        scale = (static.double() - mean).square().mean(dim=0).sqrt()  # (S,)
+        mean, scale = _spread(static)
         return cls(
             knots=torch.from_numpy(table[0]),
             scores=torch.from_numpy(table[1]),
             counts=torch.from_numpy(counts),
             static_mean=mean,
-            static_scale=torch.where(scale > 0, scale, 1.0),
+            static_scale=scale,
             limit=torch.tensor(limit, dtype=torch.float64),
         )
+
+    @classmethod
+    def linear(cls, series: TimeSeries, zero: Sequence[float], one: Sequence[float]) -> Normalizer:
+        """Scores (x - zero) / (one - zero) without a limit: for protocols that score in units of their own.
+
+        Args:
+            series: the training part, whose static covariates are standardised.
+            zero: of each channel, the value whose score is 0.
+            one: of each channel, the value whose score is 1.
+
+        Raises:
+            ValueError: other than a zero and a larger one for each channel.
+
+        Example:
+            >>> times, seen = torch.zeros(1, 1), torch.ones(1, 1, 2, dtype=torch.bool)
+            >>> series = TimeSeries(torch.tensor([[[3.0, 30.0]]]), times, seen, torch.tensor([1]))
+            >>> Normalizer.linear(series, zero=[0.0, 20.0], one=[1.0, 40.0]).apply(series).values
+            tensor([[[3.0000, 0.5000]]])
+        """
+        knots = torch.tensor([list(zero), list(one)], dtype=torch.float64).T  # (D, 2)
+        if len(knots) != series.channels or not bool((knots[:, 0] < knots[:, 1]).all()):
+            raise ValueError(f"give each of the {series.channels} channels a zero and a larger one.")
+        mean, scale = _spread(series.static)
+        return cls(
+            knots=knots.contiguous(),
+            scores=torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(series.channels, 1),
+            counts=torch.full((series.channels,), 2),
+            static_mean=mean,
+            static_scale=scale,
+            limit=torch.tensor(torch.inf, dtype=torch.float64),
+        )
+
+    @classmethod
+    def unchanged(cls, series: TimeSeries) -> Normalizer:
+        """Values stay as they are: for protocols that score in the units of the data.
+
+        Args:
+            series: the training part, whose static covariates are standardised.
+        """
+        return cls.linear(series, [0.0] * series.channels, [1.0] * series.channels)
 
     @property
     def seen(self) -> Tensor:
@@ -156,6 +207,14 @@ class Normalizer:
         if set(tensors) != expected:
             raise ValueError(f"a normalizer has the tensors {sorted(expected)}, found {sorted(tensors)}.")
         return cls(**tensors)
+
+
+def _spread(static: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the covariates (B, S), 1 where one does not vary; float64."""
+    static = torch.empty(1, 0) if static is None else static.detach().cpu()
+    mean = static.double().mean(dim=0)  # (S,)
+    scale = (static.double() - mean).square().mean(dim=0).sqrt()  # (S,)
+    return mean, torch.where(scale > 0, scale, 1.0)
 
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:

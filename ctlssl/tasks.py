@@ -110,15 +110,22 @@ def _longest_span(series: TimeSeries | PackedSeries) -> float:
         starts = (series.lengths.cumsum(0) - series.lengths)[series.lengths > 0]
         spans = series.times[ends - 1] - series.times[starts]
     else:
-        spans = series.gaps(first=0.0).sum(1)  # (B,)
+        filled = series.lengths > 0  # (B,)
+        if not series.length or not filled.any():
+            return 1.0
+        last = series.times[filled].gather(1, series.lengths[filled, None] - 1)[:, 0]
+        spans = last - series.times[filled, 0]
     return float(spans.max()) if len(spans) and spans.max() > 0 else 1.0
 
 
 def _outputs(task: Task, examples: Examples) -> int:
     if task.kind == "forecasting":
         return examples.series.channels
-    if task.kind == "classification":
-        return max(2, int(examples.labels.max()) + 1)
+    if task.kind in ("classification", "labelling"):
+        classes = examples.labels if task.kind == "classification" else examples.targets
+        return max(2, int(classes.max()) + 1)
+    if task.kind == "survival":
+        return max(1, int(examples.labels[:, 0].max()) + 1)
     return examples.labels.shape[1]
 
 
@@ -133,7 +140,7 @@ def in_scores(examples: Examples, normalizer: Normalizer) -> Examples:
         ValueError: other channels or static covariates.
     """
     series = normalizer.apply(examples.series, torch.float32)
-    if examples.targets is None:
+    if examples.targets is None or not examples.targets.is_floating_point():  # classes have no units
         return replace(examples, series=series)
     wanted = examples.target_observed & normalizer.varying  # (B, Q, D)
     targets = normalizer.apply_values(examples.targets, wanted, torch.float32)  # (B, Q, D)

@@ -16,7 +16,7 @@ from ctlssl.examples import Examples
 from ctlssl.packed_series import PackedSeries
 from ctlssl.sampling import keep_rows
 from ctlssl.training import History, Training, fit, predict
-from ctlssl.training.losses import LOSSES
+from ctlssl.training.losses import loss_of
 
 __all__ = ["TimeScale", "fit_step_sizes", "fit_timescale", "step_sizes"]
 
@@ -169,8 +169,11 @@ def _losses(
         raise ValueError(f"criterion {criterion!r} is unknown; it is loss or self.")
     if criterion == "self" and kind == "forecasting":
         examples, criterion = _last_rows_asked(examples), "loss"
-    measure = _SELF[kind] if criterion == "self" else LOSSES[kind]
-    answers = examples.targets if kind == "forecasting" else examples.labels
+    if criterion == "self" and (kind not in _SELF or model.problem.quantiles):
+        what = "quantiles" if model.problem.quantiles else kind
+        raise ValueError(f"criterion='self' does not know how sure an answer of {what} is; give answers and 'loss'.")
+    measure = _SELF[kind] if criterion == "self" else loss_of(model.problem)
+    answers = examples.targets if model.problem.asks_queries else examples.labels
     if not len(examples):
         raise ValueError("there is no series whose clock could be looked at; give a few.")
     if criterion == "loss" and answers is None:

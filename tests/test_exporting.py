@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import ctlssl
 from ctlssl.exporting import export_model, export_step
@@ -75,14 +76,15 @@ def test_a_program_runs_where_the_library_is_not(tmp_path):
     model = ctlssl.LSSLModel(problem, width=8).eval()
     torch.export.save(export_model(model, rows=6), tmp_path / "model.pt2")
     parts = batch(problem, 4, torch.Generator().manual_seed(2))
-    torch.save(parts, tmp_path / "parts.pt")
+    save_file({str(k): part for k, part in enumerate(parts)}, tmp_path / "parts.safetensors")
     script = (
-        "import sys, torch; sys.modules['ctlssl'] = None\n"
-        "parts = torch.load('parts.pt', weights_only=True)\n"
-        "torch.save(torch.export.load('model.pt2').module()(*parts).detach(), 'found.pt')\n"
+        "import sys, torch; from safetensors.torch import load_file, save_file; sys.modules['ctlssl'] = None\n"
+        "parts = load_file('parts.safetensors'); parts = [parts[str(k)] for k in range(len(parts))]\n"
+        "found = torch.export.load('model.pt2').module()(*parts).detach()\n"
+        "save_file({'found': found}, 'found.safetensors')\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
-    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    found = load_file(tmp_path / "found.safetensors")["found"]
     torch.testing.assert_close(found, eager(model, problem, parts)[0].detach(), rtol=1e-5, atol=1e-6)
 
 

@@ -136,6 +136,25 @@ def test_dtypes():
     assert normalizer.inverse(torch.zeros(1)).dtype == torch.float32
 
 
+def test_a_linear_scale():
+    """(x - zero) / (one - zero), beyond the limits of normal scores, and back; static covariates are standardised."""
+    values = torch.tensor([[[3.0, 1e6], [NAN, -20.0]]], dtype=torch.float64)
+    static = torch.tensor([[5.0]])
+    series = batch(values, static=static)
+    normalizer = Normalizer.linear(series, zero=[1.0, 0.0], one=[5.0, 10.0])
+    found = normalizer.apply(series)
+    np.testing.assert_array_equal(found.values[0].numpy(), [[0.5, 1e5], [NAN, -2.0]])
+    assert found.static.tolist() == [[0.0]]
+    torch.testing.assert_close(normalizer.inverse(found.values), values, equal_nan=True)
+    again = Normalizer.from_tensors(normalizer.tensors())
+    assert again.varying.all() and torch.equal(again.apply(series).values.nan_to_num(), found.values.nan_to_num())
+    same = Normalizer.unchanged(series).apply(series).values
+    np.testing.assert_array_equal(same.numpy(), values.numpy())
+    for zero, one in [([0.0], [1.0]), ([0.0, 1.0], [1.0, 1.0])]:
+        with pytest.raises(ValueError, match="each of the 2 channels a zero and a larger one"):
+            Normalizer.linear(series, zero, one)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_packed_series_have_the_bits_of_padded_ones(dtype):
     draw = torch.Generator().manual_seed(5)

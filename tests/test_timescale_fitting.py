@@ -193,6 +193,9 @@ def test_what_is_refused():
             fit_timescale(model, given, between)
     with pytest.raises(ValueError, match="criterion 'luck' is unknown; it is loss or self"):
         fit_timescale(model, given, criterion="luck")
+    curves = LSSLModel(Problem("survival", *given.series.values.shape[2:], outputs=3), width=4)
+    with pytest.raises(ValueError, match="does not know how sure an answer of survival is"):
+        fit_timescale(curves, Examples(given.series, given.ids), criterion="self")
     with pytest.raises(ValueError, match="the series have no answers, which criterion='loss' reads"):
         fit_timescale(model, Examples(given.series, given.ids))
     with pytest.raises(ValueError, match="there is no series whose clock"):

@@ -86,12 +86,14 @@ class Reference(ABC):
         seed: of the random choices.
 
     Raises:
-        ValueError: for a kind that the reference does not answer.
+        ValueError: for a kind that the reference does not answer, or quantiles.
     """
 
     kinds: tuple[str, ...]
 
     def __init__(self, problem: Problem, seed: int = 0) -> None:
+        if problem.quantiles:
+            raise ValueError(f"{type(self).__name__} predicts no quantiles; leave them out, or take another model")
         if problem.kind not in self.kinds:
             raise ValueError(f"{type(self).__name__} answers {' and '.join(self.kinds)}, not {problem.kind}")
         self.problem, self.seed = problem, seed
@@ -123,6 +125,10 @@ class Summaries(Reference):
             raise ValueError(f"family {family!r} is unknown; it is one of {', '.join(_FAMILIES)}")
         self.family = family
 
+    def table(self, series: TimeSeries | PackedSeries) -> np.ndarray:
+        """What the estimator reads of each series, (B, F) float64, NaN where there is nothing to say."""
+        return summaries(series, self.problem)
+
     def fit(self, series: TimeSeries | PackedSeries, labels: Tensor | None = None) -> Summaries:
         """Fit on the training part.
 
@@ -135,7 +141,7 @@ class Summaries(Reference):
         answers = labels.detach().cpu().numpy()
         if self.problem.kind == "classification" and len(np.unique(answers)) < 2:
             raise ValueError("the training labels hold a single class; there is nothing to tell apart")
-        table = summaries(series, self.problem)
+        table = self.table(series)
         self.known = ~np.isnan(table).all(axis=0)  # what no training series has says nothing
         estimator = _FAMILIES[self.family][self.problem.kind](answers, self.seed)
         self.estimator = estimator.fit(table[:, self.known], answers)
@@ -144,7 +150,7 @@ class Summaries(Reference):
     def predict(self, series: TimeSeries | PackedSeries, query_times: Tensor | None = None) -> Prediction:
         """Log-probabilities of the classes, or means of the targets."""
         _check(self.problem, series)
-        table = summaries(series, self.problem)[:, self.known]
+        table = self.table(series)[:, self.known]
         if self.problem.kind == "regression":
             return Prediction(mean=torch.from_numpy(self.estimator.predict(table)).view(len(table), -1))  # (B, T)
         logits = np.full((len(table), self.problem.outputs), np.log(_LEAST))  # (B, K): a class never seen stays there

@@ -31,7 +31,10 @@ def reproduce(
         typer.Option(help="A variant of the ablation; may be repeated.", show_default="all of them"),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Also a classical model on the same parts: linear, boosting or last_value.")
+        str | None,
+        typer.Option(
+            help="Also a classical model on the same parts, such as linear, boosting, boosting_periods or last_value."
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder from which it goes on.", file_okay=False)] = Path("ctlssl-recipes"),

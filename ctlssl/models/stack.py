@@ -126,7 +126,7 @@ class Stack(Model, ABC):
         if self.bidirectional:
             raise ValueError("a bidirectional model reads whole series from both ends: it keeps and takes no state")
         like = self.norm.weight
-        forecasts = self.problem.kind == "forecasting"
+        forecasts = self.problem.asks_queries
         return ModelState(
             Seen.nothing(batch, self.problem.channels, like),
             tuple(block.layer.initial_state(batch) for block in self.blocks),

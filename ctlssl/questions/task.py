@@ -25,7 +25,7 @@ class Task:
     Args:
         name: what `prepare` calls it, "dataset/question".
         dataset: the data set that it is asked of.
-        kind: "classification", "regression" or "forecasting".
+        kind: of problem, as in `Problem`.
         description: one line.
         window: how much time a model may see, in the data set's unit; None is the longest span of the training part.
         build: the examples of a Dataset, in raw units.
@@ -36,6 +36,7 @@ class Task:
         covariates: makes the static covariates that models see of those of a Dataset, (series, S); None takes them as
             they are.
         scale: learns from the training part the map from raw units to those of models and scores.
+        metric: what a clock ablation tells its models apart by; None is the metric of the kind.
         subgroups: name -> which of the examples belong to it, (B,) bool: what recipes also score of the test part.
 
     Raises:
@@ -52,6 +53,7 @@ class Task:
     folds: int | None = None
     covariates: Callable[[xr.Dataset], Tensor] | None = None
     scale: Callable[[TimeSeries | PackedSeries], Normalizer] = Normalizer.fit
+    metric: str | None = None
     subgroups: Mapping[str, Callable[[Examples], np.ndarray]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ctlssl.baselines import REFERENCES
+from ctlssl.baselines import PERIOD_REFERENCES, REFERENCES
 from ctlssl.catalogue import load_dataset
 from ctlssl.comparison.cells import Cell, Cells, Result, cells_in, finite_or_none
 from ctlssl.comparison.keys import digest_of_split, surroundings
@@ -115,13 +115,15 @@ def reproduce_reference(recipe: Recipe, name: str, seeds: int | None = None) -> 
 
     Args:
         recipe: whose task, seeds and parts count.
-        name: "linear", "boosting" or "last_value".
+        name: in `REFERENCES` or `PERIOD_REFERENCES` of `ctlssl.baselines`.
         seeds: as in `reproduce`.
     """
-    results = []
+    results, known = [], {**REFERENCES, **PERIOD_REFERENCES}
+    if name not in known:
+        raise ValueError(f"unknown reference {name!r}; choose from {', '.join(known)}.")
     for seed in range(recipe.seeds if seeds is None else seeds):
         split, started = prepare(recipe.task, seed, refit=recipe.refit), time.perf_counter()
-        fitted = REFERENCES[name](split.problem, seed=seed).fit(split.train.series, split.train.labels)
+        fitted = known[name](split.problem, seed=seed).fit(split.train.series, split.train.labels)
         seconds = time.perf_counter() - started
         prediction = fitted.predict(split.test.series, split.test.query_times)
         results.append({"metrics": _metrics(recipe.task, prediction, split.test), "seconds": seconds})
