@@ -26,11 +26,20 @@ if TYPE_CHECKING:
     from ctlssl.catalogue import dataset_names, load_dataset
     from ctlssl.clock_ablation import clock_ablation
     from ctlssl.comparison import compare
-    from ctlssl.estimators import LSSLClassifier, LSSLForecaster, LSSLImputer, LSSLRegressor, Records
+    from ctlssl.estimators import (
+        LSSLClassifier,
+        LSSLForecaster,
+        LSSLImputer,
+        LSSLLabeler,
+        LSSLRegressor,
+        LSSLSurvival,
+        Records,
+    )
+    from ctlssl.exporting import export_model, export_step
     from ctlssl.files import open_dataset, save_dataset
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
-    from ctlssl.models import EventModel, LayerModel, LSSLModel
+    from ctlssl.models import Ensemble, EventModel, FoldedModel, LayerModel, LSSLModel
     from ctlssl.packed_series import PackedSeries
     from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
     from ctlssl.runs import RunSettings, open_run, train_run
@@ -58,7 +67,9 @@ __version__ = "0.1.0"
 _ON_FIRST_USE = {
     "baselines": "ctlssl.baselines",
     "models": "ctlssl.models",
+    "Ensemble": "ctlssl.models",
     "EventModel": "ctlssl.models",
+    "FoldedModel": "ctlssl.models",
     "LSSLModel": "ctlssl.models",
     "LayerModel": "ctlssl.models",
     "timescales": "ctlssl.half_lives",
@@ -103,11 +114,15 @@ _ON_FIRST_USE = {
     "LSSLClassifier": "ctlssl.estimators",
     "LSSLForecaster": "ctlssl.estimators",
     "LSSLImputer": "ctlssl.estimators",
+    "LSSLLabeler": "ctlssl.estimators",
     "LSSLRegressor": "ctlssl.estimators",
+    "LSSLSurvival": "ctlssl.estimators",
     "Records": "ctlssl.estimators",
     "fit_timescale": "ctlssl.timescale_fitting",
     "fit_step_sizes": "ctlssl.timescale_fitting",
     "TimeScale": "ctlssl.timescale_fitting",
+    "export_model": "ctlssl.exporting",
+    "export_step": "ctlssl.exporting",
     "testing": "ctlssl.testing",
     "synthetic": "ctlssl.synthetic",
 }
@@ -164,6 +179,8 @@ __all__ = [
     "LSSLModel",
     "LayerModel",
     "EventModel",
+    "Ensemble",
+    "FoldedModel",
     "Stream",
     "models",
     "baselines",
@@ -216,7 +233,12 @@ __all__ = [
     "LSSLRegressor",
     "LSSLForecaster",
     "LSSLImputer",
+    "LSSLLabeler",
+    "LSSLSurvival",
     "Records",
+    # programs that run without the library
+    "export_model",
+    "export_step",
     # contracts, for layers and models of your own
     "testing",
 ]

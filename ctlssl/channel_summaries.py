@@ -108,12 +108,12 @@ class SummaryReadout(nn.Module):
     what a table tells, and its layers are free to learn the rest.
 
     Args:
-        problem: kind "classification" or "regression".
+        problem: of one answer a series.
         width: of gelu(U z).
         dropout: of it.
 
     Raises:
-        ValueError: a forecast, whose queries may come before what is summarized.
+        ValueError: answers at times, whose queries may come before what is summarized.
 
     References:
         Hastie and Tibshirani (1986), Generalized additive models, Statistical Science 1, 297-310.
@@ -121,7 +121,7 @@ class SummaryReadout(nn.Module):
 
     def __init__(self, problem: Problem, width: int, dropout: float = 0.5) -> None:
         super().__init__()
-        if problem.kind == "forecasting":
+        if problem.asks_queries:
             raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
         self.summaries = ChannelSummaries(problem)
         reads = self.summaries.features + problem.static
@@ -144,6 +144,8 @@ class SummaryReadout(nn.Module):
         more = self.linear(read) + self.body(read)  # (B, outputs)
         if prediction.logits is not None:
             return replace(prediction, logits=prediction.logits + more)
+        if prediction.quantiles is not None:
+            prediction = replace(prediction, quantiles=prediction.quantiles + more.unsqueeze(-1))
         return replace(prediction, mean=prediction.mean + more)
 
 

@@ -21,9 +21,9 @@ from ctlssl.comparison.work import built
 from ctlssl.contract import Model
 from ctlssl.tasks import Split, Task, prepare
 from ctlssl.training import Progress, Training, evaluate, fit
-from ctlssl.training.metrics import HIGHER_IS_BETTER
+from ctlssl.training.metrics import HIGHER_IS_BETTER, MAIN_METRIC
 
-__all__ = ["TRAININGS", "clock_ablation", "run_ablation"]
+__all__ = ["TRAININGS", "check_clocks", "clock_ablation", "run_ablation"]
 
 TRAININGS = ("retrained", "true times")
 """What the training part showed: the clock that is tested, or true times whatever is tested."""
@@ -39,6 +39,7 @@ def clock_ablation(
     width: int = 32,
     threads: int = 1,
     progress: bool = True,
+    clocks: Sequence[str] = tuple(CLOCKS),
 ) -> xarray.Dataset:
     """Train and test models with clocks that say less and less: which of them read the clock, and where it matters.
 
@@ -58,33 +59,39 @@ def clock_ablation(
         width: of every model.
         threads: of torch while it runs.
         progress: show bars in the terminal.
+        clocks: which of the four; the true one is among them.
 
     Returns:
         Dataset over (task, model, training, clock, seed) with the metrics of the test part (NaN where a task has no
-        such metric or a fit failed); ``epochs`` and ``train_seconds`` over (task, model, clock, seed); ``kind`` over
-        tasks.
+        such metric or a fit failed); ``epochs`` and ``train_seconds`` over (task, model, clock, seed); ``kind`` and
+        ``metric``, by which models are told apart, over tasks.
 
     Raises:
         ValueError: a name that does not exist, with those that do.
     """
     planned = plan(dataset, task, models, seeds, quick, training, width, references=False, threads=threads, lengths=())
-    return run_ablation(planned, progress)
+    return run_ablation(planned, progress, clocks)
 
 
-def run_ablation(plan: Plan, progress: bool = True) -> xarray.Dataset:
+def run_ablation(plan: Plan, progress: bool = True, clocks: Sequence[str] = tuple(CLOCKS)) -> xarray.Dataset:
     """Carry out the ablation of a plan of `ctlssl.comparison.plan`; what comes back is described at `clock_ablation`.
 
     Args:
         plan: whose references and lengths are not read.
         progress: show bars in the terminal.
+        clocks: as in `clock_ablation`.
+
+    Raises:
+        ValueError: a clock that does not exist, or none that is true.
     """
-    results = _empty(plan)
-    fits = len(plan.seeds) * len(plan.tasks) * len(plan.models) * len(CLOCKS)
+    check_clocks(clocks)
+    results = _empty(plan, clocks)
+    fits = len(plan.seeds) * len(plan.tasks) * len(plan.models) * len(clocks)
     with held_to_threads(plan.threads), bars(fits, plan.training.epochs, progress) as shown:
         for seed in plan.seeds:
             for task_name, task in plan.tasks.items():
                 split = prepare(task, seed, plan.data)
-                splits = {clock: with_clock(split, clock, seed) for clock in CLOCKS}
+                splits = {clock: with_clock(split, clock, seed) for clock in clocks}
                 for name, factory in plan.models.items():
                     place = {"task": task_name, "model": name, "seed": seed}
                     for clock, told in splits.items():
@@ -99,6 +106,13 @@ def run_ablation(plan: Plan, progress: bool = True) -> xarray.Dataset:
                             shown.finished()
                         _write(results, place | {"clock": clock}, clock, scores)
     return results
+
+
+def check_clocks(clocks: Sequence[str]) -> None:
+    """Refuse clocks that do not exist, that come twice, or without the true one."""
+    unknown = [name for name in clocks if name not in CLOCKS]
+    if unknown or "true" not in clocks or len(set(clocks)) < len(clocks):
+        raise ValueError(f"clocks are {list(clocks)!r}; give true, and any others of {', '.join(CLOCKS)}, once each.")
 
 
 def _scores(
@@ -128,14 +142,15 @@ def _write(results: xarray.Dataset, place: dict[str, Any], clock: str, scores: d
                 results[name].loc[place | {"training": "true times", "clock": tested}] = value
 
 
-def _empty(plan: Plan) -> xarray.Dataset:
+def _empty(plan: Plan, clocks: Sequence[str]) -> xarray.Dataset:
     coordinates: dict[str, Any] = {
         "task": list(plan.tasks),
         "model": list(plan.models),
         "training": list(TRAININGS),
-        "clock": list(CLOCKS),
+        "clock": list(clocks),
         "seed": list(plan.seeds),
         "kind": ("task", [task.kind for task in plan.tasks.values()]),
+        "metric": ("task", [task.metric or MAIN_METRIC[task.kind] for task in plan.tasks.values()]),
     }
     over = ("task", "model", "training", "clock", "seed")
     shape = tuple(len(coordinates[name]) for name in over)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctlssl.training.metrics import HIGHER_IS_BETTER, MAIN_METRIC
+from ctlssl.training.metrics import HIGHER_IS_BETTER
 
 if TYPE_CHECKING:
     import xarray
@@ -136,8 +136,9 @@ def _sentences(results: xarray.Dataset, task: str) -> list[str]:
         if not np.isfinite(true).any():
             said.append(f"{task}: {model} did not finish with true times.")
             continue
+        less = [clock for clock in _LESS if clock in results.clock.values]
         changes = {
-            training: {clock: (scores.sel(training=training, clock=clock) - true).values for clock in _LESS}
+            training: {clock: (scores.sel(training=training, clock=clock) - true).values for clock in less}
             for training in results.training.values.tolist()
         }
         reads = any(_clear(part) for part in changes["true times"].values())
@@ -169,7 +170,7 @@ def _title(results: xarray.Dataset, task: str) -> str:
 
 
 def _metric(results: xarray.Dataset, task: str) -> str:
-    return MAIN_METRIC[str(results.kind.sel(task=task).item())]
+    return str(results.metric.sel(task=task).item())
 
 
 def _mean(values: np.ndarray) -> float:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "Model", "Prediction", "Problem", "check_request", "rate_per_series"]
 
-KINDS = ("classification", "regression", "forecasting")
+KINDS = ("classification", "regression", "forecasting", "survival", "labelling")
+_ASKING = ("forecasting", "labelling")  # one answer a query time
+_LOGITS = ("classification", "survival", "labelling")
+_NUMBERS = ("regression", "forecasting")
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,21 @@ class Problem:
     that the same records in hours and in minutes (all three times x 60) give the same model.
 
     Args:
-        kind: "classification", "regression" (one answer a series) or "forecasting" (one answer a query time).
+        kind: "classification", "regression", "survival" (one answer a series), "forecasting" or "labelling" (one
+            answer a query time: the values of all channels, or a class).
         channels: D, the number of channels observed.
-        outputs: the number of classes (2 for a binary label), of targets, or of forecast channels (= `channels`).
+        outputs: the number of classes (2 for a binary label), of targets, of forecast channels (= `channels`), or of
+            intervals of time in which an event may happen.
         static: S, the number of static covariates.
         time_scale: data time of one unit of the model's clock, usually the median gap of the training part.
         first_gap: data time given to the first observation of a series, which has none before it.
         horizon: data time that a series typically spans; the longest time constants start there.
+        quantiles: rising levels in (0, 1) at which numbers are predicted, instead of a mean and a standard deviation;
+            of regression and forecasting.
 
     Raises:
-        ValueError: for an unknown kind, a count or a time that cannot be, or forecasts of other than all channels.
+        ValueError: for an unknown kind, a count or a time that cannot be, forecasts of other than all channels, or
+            levels that are none or belong to another kind.
 
     >>> problem = Problem("classification", channels=3, outputs=2, time_scale=0.5, first_gap=0.5, horizon=48.0)
     >>> Problem.from_dict(problem.to_dict()) == problem
@@ -54,24 +62,39 @@ class Problem:
     time_scale: float = 1.0
     first_gap: float = 1.0
     horizon: float = 1.0
+    quantiles: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"problem kind {self.kind!r} is unknown; it is one of {', '.join(KINDS)}")
-        least = {"channels": 1, "outputs": 2 if self.kind == "classification" else 1, "static": 0}
+        least = {"channels": 1, "outputs": 2 if self.kind in ("classification", "labelling") else 1, "static": 0}
         for name, lowest in least.items():
             object.__setattr__(self, name, _count(name, getattr(self, name), lowest, self.kind))
         for name in ("time_scale", "first_gap", "horizon"):
             object.__setattr__(self, name, _positive(name, getattr(self, name)))
         if self.kind == "forecasting" and self.outputs != self.channels:
             raise ValueError(f"a forecast is of all {self.channels} channels: outputs cannot be {self.outputs}")
+        object.__setattr__(self, "quantiles", _levels(self.quantiles))
+        if self.quantiles and self.kind not in _NUMBERS:
+            raise ValueError(f"quantiles are of numbers, a problem of {self.kind} has none; leave them out")
 
-    def to_dict(self) -> dict[str, str | int | float]:
-        """The fields as a dictionary of JSON values."""
-        return asdict(self)
+    @property
+    def asks_queries(self) -> bool:
+        """Whether there is one answer a query time, not one a series."""
+        return self.kind in _ASKING
+
+    @property
+    def answers_logits(self) -> bool:
+        """Whether the answers are logits, not numbers with a scale or quantiles."""
+        return self.kind in _LOGITS
+
+    def to_dict(self) -> dict[str, str | int | float | list[float]]:
+        """The fields as a dictionary of JSON values; without `quantiles` where there are none."""
+        values = asdict(self) | {"quantiles": list(self.quantiles)}
+        return values if self.quantiles else {name: value for name, value in values.items() if name != "quantiles"}
 
     @classmethod
-    def from_dict(cls, values: dict[str, str | int | float]) -> Problem:
+    def from_dict(cls, values: dict[str, str | int | float | list[float]]) -> Problem:
         """The problem of a dictionary written by `to_dict`.
 
         Raises:
@@ -90,15 +113,18 @@ class Prediction:
     """What a model answers; what it does not answer is None.
 
     Args:
-        logits: (B, K), unnormalised log-probabilities of K classes.
-        mean: (B, T) of the targets of a series, or (B, Q, D) of the channels at the query times.
-        scale: standard deviation, of the shape of `mean`, positive.
-        quantiles: of the shape of `mean` with one axis more.
+        logits: (B, K), unnormalised log-probabilities of K classes, or (B, Q, K) at the query times; of survival the
+            logits of the hazards of K intervals, the probabilities that an event happens in an interval if not before.
+        mean: (B, T) of the targets of a series, or (B, Q, D) of the channels at the query times; where there are
+            quantiles the median, or the mean of them if it is not among them.
+        scale: standard deviation, of the shape of `mean`, positive; None where there are quantiles.
+        quantiles: of the shape of `mean` with one axis more, not falling along it.
         state: what a later chunk of the same series starts from; None of a model that keeps none.
         penalty: (B,), what training adds to the summed loss of the targets of each series, as a variational bound
             needs it; None of a model that has none, and in evaluation mode.
 
-    A query time that is NaN has mean 0 and scale 1: finite, so that a loss which leaves it out has finite gradients.
+    A query time that is NaN has logits, mean and quantiles 0 and scale 1: finite, so that a loss which leaves it out
+    has finite gradients.
     """
 
     logits: Tensor | None = None
@@ -137,7 +163,7 @@ class Model(nn.Module, ABC):
         Args:
             series: B right-padded series of D channels.
             query_times: (B, Q) float64, NaN-padded, in any order, before, between or after the observations. Read by
-                forecasting problems; a problem with one answer a series has nothing to say at a query.
+                problems of forecasting and labelling; one with one answer a series has nothing to say at a query.
             state: the `state` of the prediction for the rows before these, from which the series go on; a model that
                 cannot take it raises ValueError.
             rate: a number, or (B,), that multiplies every elapsed time the model reads; the same for all chunks.
@@ -242,14 +268,17 @@ def check_request(
 
 def _check_queries(problem: Problem, series: TimeSeries, query_times: Tensor | None) -> None:
     if query_times is None:
-        if problem.kind == "forecasting":
-            raise ValueError("a forecast needs query_times of shape (series, queries); none were given")
+        if problem.asks_queries:
+            what = "a forecast" if problem.kind == "forecasting" else f"a problem of {problem.kind}"
+            raise ValueError(f"{what} needs query_times of shape (series, queries); none were given")
         return
     if query_times.dim() != 2 or query_times.shape[0] != series.batch:
         found = tuple(query_times.shape)
         raise ValueError(f"query_times has shape {found}; give ({series.batch}, queries), padded with NaN")
     if query_times.dtype != torch.float64:
         raise ValueError(f"query_times is {query_times.dtype}; times are float64, pass query_times.double()")
+    if torch.compiler.is_exporting():  # a program of tensors has no eyes for what is in them
+        return
     if (infinite := torch.isinf(query_times)).any():
         position = tuple(infinite.nonzero()[0].tolist())
         raise ValueError(f"query_times is infinite at (series, query) {position}; use NaN for a query that is absent")
@@ -278,7 +307,7 @@ def rate_per_series(rate: float | Tensor, series: TimeSeries) -> Tensor:
         ValueError: unless it is one positive number, or one a series.
     """
     rates = torch.as_tensor(rate, dtype=torch.float64, device=series.times.device)
-    if rates.shape not in {torch.Size([]), torch.Size([series.batch])}:
+    if rates.shape not in ((), (series.batch,)):
         raise ValueError(f"rate has shape {tuple(rates.shape)}; give a number or one a series, ({series.batch},)")
     if not bool((torch.isfinite(rates) & (rates > 0)).all()):
         raise ValueError("rate multiplies elapsed times: it must be positive and finite")
@@ -303,3 +332,13 @@ def _positive(name: str, value: object) -> float:
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} is {number}; it must be positive and finite")
     return number
+
+
+def _levels(value: object) -> tuple[float, ...]:
+    try:
+        levels = tuple(float(level) for level in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"quantiles is {value!r}; give levels such as (0.05, 0.5, 0.95), or ()") from None
+    if not all(0.0 < level < 1.0 for level in levels) or any(a >= b for a, b in zip(levels, levels[1:], strict=False)):
+        raise ValueError(f"quantiles is {value!r}; levels lie between 0 and 1 and rise")
+    return levels

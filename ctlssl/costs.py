@@ -134,7 +134,7 @@ def _made_up(problem: Problem, batch: int, length: int) -> tuple[TimeSeries, Ten
         lengths=torch.full((batch,), length),
         static=torch.randn(batch, problem.static, generator=draw) if problem.static else None,
     )
-    return series, times[:, -1:] + problem.time_scale if problem.kind == "forecasting" else None
+    return series, times[:, -1:] + problem.time_scale if problem.asks_queries else None
 
 
 def _step(model: Model, series: TimeSeries, queries: Tensor | None) -> float:

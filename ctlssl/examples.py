@@ -22,9 +22,11 @@ class Examples:
     Args:
         series: B series, padded or packed.
         ids: (B,) their names in the data set.
-        labels: (B,) int64 classes, or (B, T) float targets, or None.
-        query_times: (B, Q) float64, NaN-padded times at which values are to be forecast, or None.
-        targets: (B, Q, D) values at the query times, of any content where not observed, or None.
+        labels: (B,) int64 classes, (B, T) float targets, or of survival (B, 2) integers, the interval and whether the
+            event happened in it (1) or observation ended with it (0); or None.
+        query_times: (B, Q) float64, NaN-padded times at which values or classes are asked, or None.
+        targets: (B, Q, D) values at the query times, of any content where not observed; or (B, Q) int64 classes, -1
+            where there is no label; or None.
         target_observed: (B, Q, D) bool, True = there is a target, or None.
         variables: the names of the D channels, or nothing.
         part: (B,) of "train", "valid" and "test", the published part of each series, or None.

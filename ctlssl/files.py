@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import netCDF4
@@ -15,7 +16,7 @@ import xarray as xr
 from ctlssl.durable import replacing
 from ctlssl.schema import check_dataset
 
-__all__ = ["open_dataset", "real_name", "save_dataset", "with_plain_names"]
+__all__ = ["open_dataset", "opened_dataset", "real_name", "save_dataset", "with_plain_names"]
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
 _REAL_NAME = "ctlssl_name"  # the attribute that holds a name which NetCDF cannot
@@ -97,7 +98,37 @@ def open_dataset(path: str | os.PathLike, max_bytes: int = 2**32) -> xr.Dataset:
     return ds
 
 
-def _check_header(path: Path, file: netCDF4.Dataset, max_bytes: int) -> None:
+@contextmanager
+def opened_dataset(path: str | os.PathLike) -> Iterator[xr.Dataset]:
+    """A NetCDF file of the schema whose variables over rows are read when they are asked for, and not kept.
+
+    Checked as by `open_dataset`, one variable at a time: the file may be larger than memory, a variable may not.
+
+    Args:
+        path: a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        TypeError: as `open_dataset`.
+        ValueError: as `open_dataset`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    try:
+        with netCDF4.Dataset(path, "r") as file:
+            _check_header(path, file, None)
+            ds = xr.open_dataset(xr.backends.NetCDF4DataStore(file), decode_times=False, cache=False)
+            series = [name for name, item in ds.variables.items() if item.dims != ("obs",)]
+            ds = ds.assign({name: ds[name].load() for name in series}).drop_encoding()
+            ds = _with_real_names(_with_plain_strings(ds, 2**32))
+            check_dataset(ds)
+            yield ds
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a NetCDF file, or a damaged one ({error}).") from error
+
+
+def _check_header(path: Path, file: netCDF4.Dataset, max_bytes: int | None) -> None:
     """Refuse a file by what its header says, before its arrays are read."""
     if file.groups or file.cmptypes or file.vltypes or file.enumtypes:
         raise ValueError(f"{path}: groups and user-defined types are not of the schema; write a flat file.")
@@ -108,7 +139,7 @@ def _check_header(path: Path, file: netCDF4.Dataset, max_bytes: int) -> None:
         math.prod(map(int, variable.shape)) * (8 if variable.dtype is str else np.dtype(variable.dtype).itemsize)
         for variable in file.variables.values()
     )
-    if need > max_bytes:
+    if max_bytes is not None and need > max_bytes:
         raise ValueError(f"{path}: needs {need} bytes, more than {max_bytes}; raise max_bytes if you trust it.")
     _check_row_size(path, file)
 

@@ -121,8 +121,8 @@ def inspect_dataset(ds: xr.Dataset, labels: Sequence[str] = (), names: Sequence[
     Example:
         >>> from ctlssl import load_dataset
         >>> found = inspect_dataset(load_dataset("covid19"), ["outcome"])
-        >>> found.series, found.rows, found.leaks[0].suspect
-        (375, 6120, True)
+        >>> found.series, found.rows, [leak.source for leak in found.leaks if leak.suspect]
+        (375, 6120, ['time of the last row', 'all times and counts'])
     """
     check_dataset(ds)
     absent = [name for name in labels if name not in ds.variables or ds[name].dims != ("series",)]

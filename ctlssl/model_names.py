@@ -10,18 +10,23 @@ from typing import Any
 
 from ctlssl.baselines import BASELINES
 from ctlssl.contract import Model
-from ctlssl.models import MODELS
+from ctlssl.image_models import IMAGE_MODELS
+from ctlssl.models import MODELS, SERIES_MODELS
 
-__all__ = ["Factory", "models_by_name", "options_of"]
+__all__ = ["NAMED", "Factory", "models_by_name", "options_of"]
 
 Factory = Callable[..., Model]  # (problem, width=...)
+
+NAMED: dict[str, Factory] = {**MODELS, **BASELINES, **SERIES_MODELS, **IMAGE_MODELS}
+"""Everything that has a name: for any problem, for one answer a series, for images."""
 
 
 def models_by_name(names: str | Sequence[str]) -> dict[str, Factory]:
     """What builds each model, called as ``factory(problem, width=width)``, under the name as it was given.
 
-    A name is one of `MODELS` and `BASELINES`, or "all" alone; options of the constructor follow it, each after a colon,
-    as JSON or plain text: the same model then stands in a table several times, once a setting.
+    A name is one of `NAMED`, or "all" alone for those of any problem, which are `MODELS` and `BASELINES`; options of
+    the constructor follow it, each after a colon, as JSON or plain text: the same model then stands in a table several
+    times, once a setting.
 
     Args:
         names: one name or several.
@@ -33,14 +38,14 @@ def models_by_name(names: str | Sequence[str]) -> dict[str, Factory]:
         >>> models_by_name("ode_rnn:method=dopri5:rtol=1e-3")["ode_rnn:method=dopri5:rtol=1e-3"].keywords
         {'method': 'dopri5', 'rtol': 0.001}
     """
-    known: dict[str, Factory] = {**MODELS, **BASELINES}
     asked = [names] if isinstance(names, str) else list(names)
-    asked = list(known) if asked == ["all"] else list(dict.fromkeys(asked))
-    unknown = [name for name in asked if name.split(":")[0] not in known]
+    asked = [*MODELS, *BASELINES] if asked == ["all"] else list(dict.fromkeys(asked))
+    unknown = [name for name in asked if name.split(":")[0] not in NAMED]
     if unknown or not asked:
         found = f"model {unknown[0]!r} is unknown" if unknown else "No model was asked for"
-        raise ValueError(f"{found}; there are {', '.join(known)}, or all.")
-    return {name: _with_options(known, name) for name in asked}
+        there = ", ".join(name for name in NAMED if name not in IMAGE_MODELS)
+        raise ValueError(f"{found}; there are {there}, or all; each also with image_ before it.")
+    return {name: _with_options(NAMED, name) for name in asked}
 
 
 def options_of(factory: Factory) -> set[str] | None:

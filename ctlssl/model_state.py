@@ -195,7 +195,7 @@ class ModelState:
         """
         rows = torch.arange(self.batch, device=self.seen.started.device)[series_index(index, self.seen.started.device)]
         theirs = other.tensors()
-        check_like(other, self, len(rows))
+        check_like(other, self, rows.shape[0])
         return self.each(lambda name, tensor: tensor.index_copy(0, rows, theirs[name].to(tensor.dtype)))
 
 
@@ -251,9 +251,9 @@ def _check(state: ModelState) -> None:
     for name, tensor in state.tensors().items():
         if not isinstance(tensor, Tensor) or tensor.ndim < 1:
             raise ValueError(f"a state has one row a series in {name}; found {type(tensor).__name__} without one")
-        batch = len(tensor) if batch is None else batch
-        if len(tensor) != batch:
-            raise ValueError(f"a state has one row a series: {name} has {len(tensor)}, seen.started {batch}")
+        batch = tensor.shape[0] if batch is None else batch
+        if tensor.shape[0] != batch:
+            raise ValueError(f"a state has one row a series: {name} has {tensor.shape[0]}, seen.started {batch}")
         if tensor.dtype != kinds.get(name, tensor.dtype) or (name not in kinds and not tensor.is_floating_point()):
             raise ValueError(f"a state has {name} as {kinds.get(name, 'floating point')}; found {tensor.dtype}")
         if not bool(torch.isfinite(tensor).all()):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 import torch
 from scipy.special import ndtr, ndtri
 from torch import Tensor
 
+from ctlssl.packed_series import PackedSeries
 from ctlssl.series import TimeSeries
 
 __all__ = ["Normalizer"]
+
+Series = TypeVar("Series", TimeSeries, PackedSeries)
 
 _KNOTS = 201
 
@@ -55,7 +61,7 @@ class Normalizer:
     limit: Tensor
 
     @classmethod
-    def fit(cls, series: TimeSeries, limit: float = 5.0) -> Normalizer:
+    def fit(cls, series: TimeSeries | PackedSeries, limit: float = 5.0) -> Normalizer:
         """Learn the map from series in raw units.
 
         Args:
@@ -67,24 +73,73 @@ class Normalizer:
         """
         if not series.batch:
             raise ValueError("no training series to learn the scale from; give at least one.")
-        seen = (series.observed & series.in_length.unsqueeze(-1)).cpu().numpy()  # (B, L, D)
-        values = series.values.detach().cpu().double().numpy()  # (B, L, D)
-        pairs = [_normal_scores(values[..., d][seen[..., d]]) for d in range(series.channels)]
+        seen, values = _seen(series).cpu(), series.values.detach().cpu()  # (B, L, D), or (T, D) of packed series
+        columns = (values[..., d][seen[..., d]].double().numpy() for d in range(series.channels))
+        return cls.of_channels(columns, None if series.static is None else series.static.detach().cpu(), limit)
+
+    @classmethod
+    def of_channels(cls, columns: Iterable[np.ndarray], static: Tensor | None, limit: float = 5.0) -> Normalizer:
+        """Learn the map from the values of one channel after the other, for data of which no more fits in memory.
+
+        Args:
+            columns: of each channel, the values that were observed in the training part.
+            static: (B, S) covariates of the training part, or None.
+            limit: the largest score.
+        """
+        pairs = [_normal_scores(column) for column in columns]
         counts = np.array([pair.shape[1] for pair in pairs], dtype=np.int64)  # (D,)
         table = np.full((2, len(pairs), counts.max(initial=1)), np.nan)  # (2, D, K)
         for d, pair in enumerate(pairs):
             table[:, d, : counts[d]] = pair
-        static = torch.empty(series.batch, 0) if series.static is None else series.static.detach().cpu()
-        mean = static.double().mean(dim=0)  # (S,)
-        scale = (static.double() - mean).square().mean(dim=0).sqrt()  # (S,)
+        mean, scale = _spread(static)
         return cls(
             knots=torch.from_numpy(table[0]),
             scores=torch.from_numpy(table[1]),
             counts=torch.from_numpy(counts),
             static_mean=mean,
-            static_scale=torch.where(scale > 0, scale, 1.0),
+            static_scale=scale,
             limit=torch.tensor(limit, dtype=torch.float64),
         )
+
+    @classmethod
+    def linear(cls, series: TimeSeries, zero: Sequence[float], one: Sequence[float]) -> Normalizer:
+        """Scores (x - zero) / (one - zero) without a limit: for protocols that score in units of their own.
+
+        Args:
+            series: the training part, whose static covariates are standardised.
+            zero: of each channel, the value whose score is 0.
+            one: of each channel, the value whose score is 1.
+
+        Raises:
+            ValueError: other than a zero and a larger one for each channel.
+
+        Example:
+            >>> times, seen = torch.zeros(1, 1), torch.ones(1, 1, 2, dtype=torch.bool)
+            >>> series = TimeSeries(torch.tensor([[[3.0, 30.0]]]), times, seen, torch.tensor([1]))
+            >>> Normalizer.linear(series, zero=[0.0, 20.0], one=[1.0, 40.0]).apply(series).values
+            tensor([[[3.0000, 0.5000]]])
+        """
+        knots = torch.tensor([list(zero), list(one)], dtype=torch.float64).T  # (D, 2)
+        if len(knots) != series.channels or not bool((knots[:, 0] < knots[:, 1]).all()):
+            raise ValueError(f"give each of the {series.channels} channels a zero and a larger one.")
+        mean, scale = _spread(series.static)
+        return cls(
+            knots=knots.contiguous(),
+            scores=torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(series.channels, 1),
+            counts=torch.full((series.channels,), 2),
+            static_mean=mean,
+            static_scale=scale,
+            limit=torch.tensor(torch.inf, dtype=torch.float64),
+        )
+
+    @classmethod
+    def unchanged(cls, series: TimeSeries) -> Normalizer:
+        """Values stay as they are: for protocols that score in the units of the data.
+
+        Args:
+            series: the training part, whose static covariates are standardised.
+        """
+        return cls.linear(series, [0.0] * series.channels, [1.0] * series.channels)
 
     @property
     def seen(self) -> Tensor:
@@ -96,8 +151,8 @@ class Normalizer:
         """Which channels took several values in training, (D,) bool."""
         return self.counts > 1
 
-    def apply(self, series: TimeSeries, dtype: torch.dtype | None = None) -> TimeSeries:
-        """The series in normal scores; NaN where nothing was observed.
+    def apply(self, series: Series, dtype: torch.dtype | None = None) -> Series:
+        """The series, padded or packed as they are, in normal scores; NaN where nothing was observed.
 
         Args:
             series: in raw units, with the channels and covariates of the training part.
@@ -108,7 +163,7 @@ class Normalizer:
         """
         dtype = series.values.dtype if dtype is None else dtype
         _check_channels(series.values, self.counts)
-        observed = series.observed & series.in_length.unsqueeze(-1) & self.seen.to(series.values.device)  # (B, L, D)
+        observed = _seen(series) & self.seen.to(series.values.device)  # (B, L, D), or (T, D) of packed series
         static = series.static
         found = 0 if static is None else static.shape[1]
         if found != len(self.static_mean):
@@ -117,7 +172,7 @@ class Normalizer:
             mean, scale = self.static_mean.to(static.device), self.static_scale.to(static.device)
             static = ((static.double() - mean) / scale).to(dtype)  # (B, S)
         values = self.apply_values(series.values, observed, dtype)
-        return TimeSeries(values, series.times, observed, series.lengths, static)
+        return type(series)(values, series.times, observed, series.lengths, static)
 
     def apply_values(self, values: Tensor, observed: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Values (..., D) in normal scores; NaN where `observed` (..., D) is False.
@@ -125,9 +180,8 @@ class Normalizer:
         Raises:
             ValueError: other than D channels.
         """
-        limit = float(self.limit)
-        scores = _channelwise(values, self.knots, self.scores, self.counts).clamp(-limit, limit)
-        return torch.where(observed, scores, torch.nan).to(values.dtype if dtype is None else dtype)
+        dtype = values.dtype if dtype is None else dtype
+        return _channelwise(values, observed, self.knots, self.scores, self.counts, float(self.limit), dtype)
 
     def inverse(self, scores: Tensor) -> Tensor:
         """Values in raw units of normal scores (..., D); NaN for a channel that training never saw.
@@ -135,7 +189,8 @@ class Normalizer:
         Raises:
             ValueError: other than D channels.
         """
-        return _channelwise(scores, self.scores, self.knots, self.counts).to(scores.dtype)
+        every = torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
+        return _channelwise(scores, every, self.scores, self.knots, self.counts, math.inf, scores.dtype)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, by name."""
@@ -154,6 +209,14 @@ class Normalizer:
         return cls(**tensors)
 
 
+def _spread(static: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the covariates (B, S), 1 where one does not vary; float64."""
+    static = torch.empty(1, 0) if static is None else static.detach().cpu()
+    mean = static.double().mean(dim=0)  # (S,)
+    scale = (static.double() - mean).square().mean(dim=0).sqrt()  # (S,)
+    return mean, torch.where(scale > 0, scale, 1.0)
+
+
 def _normal_scores(values: np.ndarray) -> np.ndarray:
     """Knots and their scores, (2, K), of the training values of one channel."""
     knots, ties = np.unique(values, return_counts=True)
@@ -169,15 +232,32 @@ def _normal_scores(values: np.ndarray) -> np.ndarray:
     return np.stack([quantiles, grid])[:, distinct]
 
 
-def _channelwise(values: Tensor, source: Tensor, target: Tensor, counts: Tensor) -> Tensor:
-    """Map each channel of (..., D) by its knots, in float64."""
+def _seen(series: TimeSeries | PackedSeries) -> Tensor:
+    """Which values are there, (B, L, D), or (T, D) of packed series."""
+    return series.observed if isinstance(series, PackedSeries) else series.observed & series.in_length.unsqueeze(-1)
+
+
+def _channelwise(
+    values: Tensor,
+    wanted: Tensor,
+    source: Tensor,
+    target: Tensor,
+    counts: Tensor,
+    limit: float,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Map the wanted values of (..., D) by the knots of their channel, in float64, and cut at +-limit; the rest is NaN.
+
+    A channel at a time: there is no copy of all values in float64.
+    """
     _check_channels(values, counts)
-    before = values.detach().cpu().double().numpy()  # (..., D)
-    after = np.full_like(before, np.nan)
+    after = torch.full(values.shape, torch.nan, dtype=dtype, device=values.device)  # (..., D)
     for d, count in enumerate(counts.tolist()):
         if count:
-            after[..., d] = _piecewise(before[..., d], source[d, :count].numpy(), target[d, :count].numpy())
-    return torch.from_numpy(after).to(values.device)
+            before = values[..., d][wanted[..., d]].detach().cpu().double().numpy()  # (n,)
+            mapped = _piecewise(before, source[d, :count].numpy(), target[d, :count].numpy())
+            after[..., d][wanted[..., d]] = torch.from_numpy(mapped).clamp(-limit, limit).to(after)
+    return after
 
 
 def _check_channels(values: Tensor, counts: Tensor) -> None:

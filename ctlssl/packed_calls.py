@@ -60,7 +60,7 @@ def call_packed(
     if not found:
         raise ValueError("there are no series to answer for")
     back = torch.argsort(torch.cat(order))  # (B,)
-    width = None if query_times is None or model.problem.kind != "forecasting" else query_times.shape[1]
+    width = None if query_times is None or not model.problem.asks_queries else query_times.shape[1]
     parts = {name: _joined([getattr(part, name) for part in found], back, width, ABSENT[name]) for name in ABSENT}
     penalty = _joined([part.penalty for part in found], back, None, 0.0)
     return dataclasses.replace(

@@ -113,6 +113,13 @@ class PackedSeries:
         parts = (series.values[inside], series.times[inside], series.observed[inside])
         return cls(*parts, series.lengths, series.static)
 
+    @classmethod
+    def of_sound_parts(
+        cls, values: Tensor, times: Tensor, observed: Tensor, lengths: Tensor, static: Tensor | None = None
+    ) -> PackedSeries:
+        """Series from parts that were checked when they were written, as those that lie in files and not in memory."""
+        return _unchecked(values, times, observed, lengths, static)
+
     @property
     def batch(self) -> int:
         """The number of series B."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from ctlssl.plots import plot_timescales
 from ctlssl.run_pictures import plot_calibration, plot_coverage, plot_epochs, plot_influence, plot_observed
 from ctlssl.runs import RunFolder, TableTask, TrainedRun, open_run
 from ctlssl.runs.intervals import bootstrap_intervals
-from ctlssl.tasks import Examples, Split, Task, prepare
+from ctlssl.runs.train import split_of
+from ctlssl.series import TimeSeries
+from ctlssl.tasks import Examples, Split, Task
 from ctlssl.training import evaluate, score
 
 __all__ = ["write_report"]
@@ -37,7 +40,7 @@ class _Told:
     run: TrainedRun
     task: Task
     split: Split
-    raw: Examples
+    raw: Examples | None
     found: Prediction
     notes: tuple[str, ...]
 
@@ -74,14 +77,15 @@ def write_report(path: str | os.PathLike) -> Path:
     """
     folder, run = RunFolder(path), open_run(path)
     report = folder.read_json("report.json")
-    loaded = run.settings.load()
-    split = prepare(loaded.task, run.settings.training.seed, loaded.ds)
-    if split.problem != run.model.problem or split.train.variables != run.variables:
-        raise ValueError(f"{path}: the data are not those that the run was trained on")
-    raw = loaded.task.build(run.aligned(loaded.ds))
-    told = _Told(folder, run, loaded.task, split, raw, run.answer(split.test), loaded.notes)
-    parts = [_summary(told, report), _scores(told), _calibration(told), _learning(told)]
-    parts += [_half_lives(told), _influences(told), _clocks(told)]
+    with tempfile.TemporaryDirectory(dir=folder.path, prefix=".series.") as place:
+        split, loaded = split_of(run.settings, Path(place))
+        if split.problem != run.model.problem or split.train.variables != run.variables:
+            raise ValueError(f"{path}: the data are not those that the run was trained on")
+        stored = not isinstance(split.test.series, TimeSeries)
+        raw = None if stored else loaded.task.build(run.aligned(loaded.ds))
+        told = _Told(folder, run, loaded.task, split, raw, run.answer(split.test), loaded.notes)
+        parts = [_summary(told, report), _scores(told), _calibration(told), _learning(told)]
+        parts += [_half_lives(told), _influences(told), *([] if stored else [_clocks(told)])]
     write_whole(folder.path / "report.html", page(f"{loaded.task.name}: {run.settings.model}", *parts))
     return folder.path / "report.html"
 
@@ -212,16 +216,20 @@ def _influence_of(told: _Told, b: int, why: str, what: str) -> list[Markup]:
         q, place = (int(asked[0, 0]), int(asked[0, 1])) if len(asked) else (0, 0)
         queries = one.query_times[:, q : q + 1]
         what = f"the forecast of {told.run.variables[place]} at {float(queries[0, 0]):g}, in normal scores"
-    found = influence(told.run.model, one.series, queries)
+    series = one.series if isinstance(one.series, TimeSeries) else one.series.to_series()
+    found = influence(told.run.model, series, queries)
     whole, rows, cells = (_scalar(told, part, place) for part in (found.answer, found.without_row, found.without_cell))
-    times = one.series.times[0]
+    times = series.times[0]
     changes = (whole - rows).numpy()
     name = str(test.ids[b])
     drawn = plot_influence(times[found.rows].numpy(), changes)
     caption = f"Series {name}, {why}: {what} is {float(whole):.3g}; what the observations of each time did to it"
     caption += f" (time in {told.run.unit})" if told.run.unit else ""
     order = (whole - cells).abs().argsort(descending=True)[:_TOP]
-    raw = told.raw.select(np.flatnonzero(np.asarray(told.raw.ids) == test.ids[b])).series.values[0]
+    if told.raw is None:  # back from normal scores, which are cut at their limit
+        raw = told.run.normalizer.inverse(series.values[0].double())  # (L, D)
+    else:
+        raw = told.raw.select(np.flatnonzero(np.asarray(told.raw.ids) == test.ids[b])).series.values[0]
     lines = []
     for v in order.tolist():
         row, channel = found.cells[v].tolist()

@@ -259,15 +259,17 @@ def to_packed(
     """
     check_dataset(ds)
     names, covariates = _requested(ds, variables, static, missing)
-    values = np.full((ds.sizes["obs"], len(names)), np.nan)  # (T, D)
+    values = torch.full((ds.sizes["obs"], len(names)), torch.nan, dtype=dtype)  # (T, D)
+    observed = torch.zeros(values.shape, dtype=torch.bool)  # (T, D)
     for d, name in enumerate(names):
-        if name in ds.variables:
-            values[:, d] = ds[name].values
+        if name in ds.variables:  # a channel at a time: no copy of all of them in float64
+            column = torch.from_numpy(ds[name].values.astype(np.float64))  # (T,)
+            values[:, d], observed[:, d] = column, torch.isfinite(column)
     statics = np.stack([ds[name].values for name in covariates], axis=1) if covariates else None  # (B, S)
     return PackedSeries(
-        values=torch.from_numpy(values).to(dtype),
+        values=values,
         times=torch.from_numpy(ds["time"].values.astype(np.float64)),
-        observed=torch.from_numpy(np.isfinite(values)),
+        observed=observed,
         lengths=torch.from_numpy(ds["row_size"].values.astype(np.int64)),
         static=None if statics is None else torch.from_numpy(statics).to(dtype),
     )

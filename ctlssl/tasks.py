@@ -16,6 +16,7 @@ from ctlssl.catalogue import load_dataset
 from ctlssl.contract import Problem
 from ctlssl.examples import Examples
 from ctlssl.normalization import Normalizer
+from ctlssl.packed_series import PackedSeries
 from ctlssl.questions import TASKS, Task
 from ctlssl.series import TimeSeries
 from ctlssl.splitting import deal
@@ -91,24 +92,40 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None, refit
     return Split(train, valid, test, problem, normalizer)
 
 
-def median_gap(series: TimeSeries) -> float:
+def median_gap(series: TimeSeries | PackedSeries) -> float:
     """The median time between observations of one series; ties in time do not count; 1 where there is none."""
-    gaps = series.gaps(first=0.0)  # (B, L)
+    if isinstance(series, PackedSeries):
+        gaps = torch.diff(series.times, prepend=series.times[:1])  # (T,)
+        gaps[(series.lengths.cumsum(0) - series.lengths)[series.lengths > 0]] = 0.0  # the first row of a series
+    else:
+        gaps = series.gaps(first=0.0)  # (B, L)
     gaps = gaps[gaps > 0]
     return float(np.median(gaps.numpy())) if len(gaps) else 1.0
 
 
-def _longest_span(series: TimeSeries) -> float:
+def _longest_span(series: TimeSeries | PackedSeries) -> float:
     """The longest time from the first to the last row of a series; 1 where none takes any time."""
-    spans = series.gaps(first=0.0).sum(1)  # (B,)
+    if isinstance(series, PackedSeries):
+        ends = series.lengths.cumsum(0)[series.lengths > 0]  # of the series that have rows
+        starts = (series.lengths.cumsum(0) - series.lengths)[series.lengths > 0]
+        spans = series.times[ends - 1] - series.times[starts]
+    else:
+        filled = series.lengths > 0  # (B,)
+        if not series.length or not filled.any():
+            return 1.0
+        last = series.times[filled].gather(1, series.lengths[filled, None] - 1)[:, 0]
+        spans = last - series.times[filled, 0]
     return float(spans.max()) if len(spans) and spans.max() > 0 else 1.0
 
 
 def _outputs(task: Task, examples: Examples) -> int:
     if task.kind == "forecasting":
         return examples.series.channels
-    if task.kind == "classification":
-        return max(2, int(examples.labels.max()) + 1)
+    if task.kind in ("classification", "labelling"):
+        classes = examples.labels if task.kind == "classification" else examples.targets
+        return max(2, int(classes.max()) + 1)
+    if task.kind == "survival":
+        return max(1, int(examples.labels[:, 0].max()) + 1)
     return examples.labels.shape[1]
 
 
@@ -123,7 +140,7 @@ def in_scores(examples: Examples, normalizer: Normalizer) -> Examples:
         ValueError: other channels or static covariates.
     """
     series = normalizer.apply(examples.series, torch.float32)
-    if examples.targets is None:
+    if examples.targets is None or not examples.targets.is_floating_point():  # classes have no units
         return replace(examples, series=series)
     wanted = examples.target_observed & normalizer.varying  # (B, Q, D)
     targets = normalizer.apply_values(examples.targets, wanted, torch.float32)  # (B, Q, D)

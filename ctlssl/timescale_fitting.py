@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ctlssl.examples import Examples
 from ctlssl.packed_series import PackedSeries
 from ctlssl.sampling import keep_rows
 from ctlssl.training import History, Training, fit, predict
-from ctlssl.training.losses import LOSSES
+from ctlssl.training.losses import loss_of
 
 __all__ = ["TimeScale", "fit_step_sizes", "fit_timescale", "step_sizes"]
 
@@ -31,15 +31,20 @@ class TimeScale:
 
     Args:
         rate: what `Model.forward` takes as `rate`: one number, or one a series (B,), float64.
+        shared: the one number, or the middle of those of the series.
         interval: around the shared rate, the nearest ones of the grid whose mean loss is worse by more than twice its
             standard error over the series, or the end of the grid: rates outside can be told from the best.
         grid: (G,) shared rates that were tried, ascending.
         curve: (G,) mean loss at each.
         before: mean loss at rate 1.
         after: mean loss at `rate`.
+
+    A loss is the mean over the targets of a series; their sum, as a likelihood weighs it against the spread of the
+    rates, where each series has a rate of its own.
     """
 
     rate: float | Tensor
+    shared: float
     interval: tuple[float, float]
     grid: np.ndarray
     curve: np.ndarray
@@ -57,12 +62,13 @@ def fit_timescale(
 ) -> TimeScale:
     r"""Find the rate at which a trained model understands series whose clock it does not know; all else is frozen.
 
-        rate = argmin_r  sum_b loss_b(r)                                          spread = 0
-        rate_b = argmin_r  loss_b(r) + (log r - log rate)^2 / (2 spread^2)        spread > 0
+        rate = argmin_r  sum_b loss_b(r)                                                           spread = 0
+        (shared, rate_b) = argmin  sum_b loss_b(rate_b) + (log rate_b - log shared)^2 / (2 spread^2)    else
 
     The sum is taken on a grid of four rates an octave, and its three deepest minima are refined by bounded scalar
-    minimisation (Brent); rates of single series lie on a grid of eight an octave, refined by a parabola. Where the gaps
-    tell the truth the rate found is near 1.
+    minimisation (Brent); with a spread the grid has eight rates an octave, and those of single series are refined by a
+    parabola. Where the gaps tell the truth the rate found is near 1. Where each series has a clock of its own no one
+    rate need be good for all: give a spread.
 
     Args:
         model: of any kind, trained; its weights and mode stay as they are.
@@ -92,20 +98,23 @@ def fit_timescale(
     low, high = between
     if not (0 < low < high < math.inf and 0 <= spread < math.inf):
         raise ValueError(f"need 0 < low < high and spread >= 0; found between={between!r} and spread={spread!r}.")
-    losses = _losses(model, examples, criterion, batch_size)
-    grid = _grid(low, high, _PER_OCTAVE)  # (G,)
+    losses = _losses(model, examples, criterion, batch_size, summed=spread > 0)
+    at_one = losses(1.0)  # (B,)
+    before = float(at_one.mean())
+    grid = _grid(low, high, _FINER if spread else _PER_OCTAVE)  # (G,)
     table = np.stack([losses(rate) for rate in grid])  # (G, B)
-    curve, at_one = table.mean(axis=1), losses(1.0)  # (G,), (B,)
-    unchanged = [(float(at_one.mean()), 1.0)] if low <= 1 <= high else []
-    best, rate = min([*_refined(grid, curve, losses), *unchanged])
-    at_best = losses(rate)  # (B,)
-    found = TimeScale(rate, _interval(grid, table, rate, at_best), grid, curve, float(at_one.mean()), best)
-    if spread == 0:
-        return found
-    near = _grid(max(low, rate * math.exp(-3 * spread)), min(high, rate * math.exp(3 * spread)), _FINER)  # (G,)
-    prior = (np.log(near / rate) / spread) ** 2 / 2  # (G,)
-    rates = torch.from_numpy(_own_rates(near, np.stack([losses(own) for own in near]) + prior[:, None]))  # (B,)
-    return replace(found, rate=rates, after=float(losses(rates).mean()))
+    if spread:
+        apart = (np.log(grid[:, None] / grid) / spread) ** 2 / 2  # (G own, G shared)
+        profile = np.stack([(table + apart[:, [g]]).min(axis=0) for g in range(len(grid))])  # (G shared, B)
+        curve = profile.mean(axis=1)  # (G,)
+        best = int(curve.argmin())
+        shared, interval = float(grid[best]), _interval(grid, profile, grid[best], profile[best])
+        rates = torch.from_numpy(_own_rates(grid, table + apart[:, [best]]))  # (B,)
+        return TimeScale(rates, shared, interval, grid, curve, before, float(losses(rates).mean()))
+    curve = table.mean(axis=1)  # (G,)
+    unchanged = [(before, 1.0)] if low <= 1 <= high else []
+    after, rate = min([*_refined(grid, curve, losses), *unchanged])
+    return TimeScale(rate, rate, _interval(grid, table, rate, losses(rate)), grid, curve, before, after)
 
 
 def fit_step_sizes(
@@ -152,16 +161,19 @@ def _only(model: Model, learned: set[int]) -> Iterator[None]:
 
 
 def _losses(
-    model: Model, examples: Examples, criterion: str, batch_size: int
+    model: Model, examples: Examples, criterion: str, batch_size: int, summed: bool
 ) -> Callable[[float | Tensor], np.ndarray]:
-    """What a rate costs each series, (B,): by the criterion, a mean over the targets of the series."""
+    """What a rate costs each series, (B,): by the criterion, a mean or a sum over the targets of the series."""
     kind = model.problem.kind
     if criterion not in ("loss", "self"):
         raise ValueError(f"criterion {criterion!r} is unknown; it is loss or self.")
     if criterion == "self" and kind == "forecasting":
         examples, criterion = _last_rows_asked(examples), "loss"
-    measure = _SELF[kind] if criterion == "self" else LOSSES[kind]
-    answers = examples.targets if kind == "forecasting" else examples.labels
+    if criterion == "self" and (kind not in _SELF or model.problem.quantiles):
+        what = "quantiles" if model.problem.quantiles else kind
+        raise ValueError(f"criterion='self' does not know how sure an answer of {what} is; give answers and 'loss'.")
+    measure = _SELF[kind] if criterion == "self" else loss_of(model.problem)
+    answers = examples.targets if model.problem.asks_queries else examples.labels
     if not len(examples):
         raise ValueError("there is no series whose clock could be looked at; give a few.")
     if criterion == "loss" and answers is None:
@@ -173,7 +185,8 @@ def _losses(
             found = measure(prediction)
         else:
             terms = measure(prediction, examples)
-            found = (terms.total / terms.count.clamp(min=1)).double().numpy(force=True)
+            total = terms.total if summed else terms.total / terms.count.clamp(min=1)  # (B,)
+            found = total.double().numpy(force=True)
         return np.where(np.isfinite(found), found, np.inf)  # a rate at which a model overflows is no candidate
 
     return losses

@@ -153,7 +153,7 @@ def tune(
         progress: called after every trial of this process.
 
     Raises:
-        ValueError: the folder holds another search, or every training diverged.
+        ValueError: the folder holds another search, every training diverged, or this process was started by torchrun.
         ImportError: no Optuna.
         OSError: the folder cannot be written.
         Interrupted: a signal came; the search goes on when it is started again.
@@ -164,6 +164,8 @@ def tune(
     """
     if trials < 1:
         raise ValueError(f"trials is {trials}; give a number from 1 on.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("a search is not started by torchrun; start it several times, with the same folder.")
     search = _Search(settings, Path(out), SearchSpace() if space is None else space)
     while (number := search.take(trials)) is not None:
         tried = search.run(number)

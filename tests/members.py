@@ -48,7 +48,11 @@ PROBLEMS = {
     "classification": Problem("classification", CHANNELS, 3, STATIC, time_scale=0.5, first_gap=0.75, horizon=24.0),
     "regression": Problem("regression", CHANNELS, 2, STATIC, time_scale=0.5, first_gap=0.75, horizon=24.0),
     "forecasting": Problem("forecasting", CHANNELS, CHANNELS, STATIC, time_scale=0.5, first_gap=0.75, horizon=24.0),
+    "survival": Problem("survival", CHANNELS, 4, STATIC, time_scale=0.5, first_gap=0.75, horizon=24.0),
+    "labelling": Problem("labelling", CHANNELS, 3, STATIC, time_scale=0.5, first_gap=0.75, horizon=24.0),
 }
+PROBLEMS["quantiles"] = replace(PROBLEMS["forecasting"], quantiles=(0.1, 0.5, 0.8))
+FURTHER = ("survival", "labelling", "quantiles")  # other heads on the features of the kinds before them
 ADAPTIVE = {
     f"{name}-dopri5": Member(BASELINES[name], {"method": "dopri5"}, neighbours=1e-2)
     for name in ("ode_rnn", "neural_cde", "log_ncde")
@@ -66,13 +70,19 @@ def marks(name):
     return (pytest.mark.slow,) if name in FAMILY else ()
 
 
+def marks_of(name, kind):
+    """What the further kinds ask of a model is what the first do: most models stand to them in the slow tests."""
+    return (pytest.mark.slow,) if kind in FURTHER and name not in ("lssl", "gru", "mtan") else marks(name)
+
+
 EVERY_MEMBER = [
     pytest.param(member, id=name, marks=marks(name)) for name, member in MEMBERS.items() if member.kinds == KINDS
 ]
 EVERY_PROBLEM = [
-    pytest.param(member, kind, id=f"{name}-{kind}", marks=marks(name))
+    pytest.param(member, kind, id=f"{name}-{kind}", marks=marks_of(name, kind))
     for name, member in MEMBERS.items()
-    for kind in member.kinds
+    for kind, problem in PROBLEMS.items()
+    if problem.kind in member.kinds
 ]
 
 
@@ -104,6 +114,8 @@ def batch(lengths=(7, 1, 4, 0, 5), queries=4, seed=0, dtype=torch.float32):
 def answer(prediction):
     """All numbers of a prediction side by side, the last axis over outputs."""
     parts = [part for part in (prediction.logits, prediction.mean, prediction.scale) if part is not None]
+    if prediction.quantiles is not None:
+        parts.append(prediction.quantiles.flatten(-2))
     return torch.cat(parts, dim=-1)
 
 

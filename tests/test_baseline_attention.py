@@ -59,7 +59,7 @@ def attend(p, name, heads, t, key_times, values, seen):
 def mtan_by_hand(model, series, asked, b, heads):
     """The states at the reference points, and what a query reads."""
     p = weights(model)
-    causal = model.problem.kind == "forecasting"
+    causal = model.problem.asks_queries
     since, seen, values, queries, before = observations(series, asked, b, model.problem.horizon)
     points = np.linspace(0.0, 1.0, model.references)
 
@@ -141,7 +141,7 @@ def transformer_by_hand(model, encoded, series, asked, b, heads):
 
     rows = encoded.rows.committed[0].nonzero().squeeze(1).tolist()
     tokens = [p["start"]] + [token(row, t) for row, t in zip(rows, since, strict=True)]
-    forecasts = problem.kind == "forecasting"
+    forecasts = problem.asks_queries
     asked_rows = encoded.rows.query_position[0].tolist()
     at = [token(row, t) for row, t in zip(asked_rows, queries, strict=True)] if forecasts else []
 

@@ -215,6 +215,20 @@ class TestAblation:
         text = console.export_text()
         assert "toy/gap: test auroc by clock, 1 seed" in text and "true times" in text and "shuffled" in text
 
+    def test_some_of_the_clocks_and_the_metric_of_the_task(self, told):
+        results = ablation(seeds=1, clocks=("true", "equal"))
+        assert results.clock.values.tolist() == ["true", "equal"] and results["auroc"].notnull().all()
+        assert results.metric.values.tolist() == ["auroc"]
+        assert "with equal gaps" in ablation_verdict(results) and "shuffled" not in ablation_verdict(results)
+        assert "| true | equal |" in ablation_markdown(results)
+        by_accuracy = results.assign_coords(metric=("task", ["accuracy"]))
+        assert "test accuracy by clock" in ablation_markdown(by_accuracy)
+
+    @pytest.mark.parametrize("clocks", [("equal",), ("true", "true"), ("true", "sundial"), ()])
+    def test_clocks_that_cannot_be(self, told, clocks):
+        with pytest.raises(ValueError, match="give true, and any others of true, shuffled, equal, none, once each"):
+            ablation(seeds=1, clocks=clocks)
+
     def test_unknown_names(self):
         with pytest.raises(ValueError, match="model 'lstm' is unknown"):
             clock_ablation(models="lstm")
@@ -249,6 +263,6 @@ def test_the_command_refuses_in_one_line(tmp_path):
 
 def test_every_option_is_explained():
     done = CliRunner().invoke(app, ["clock", "--help"], env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
-    for option in ("task", "models", "seeds", "epochs", "patience", "width", "quick", "threads", "out"):
+    for option in ("task", "models", "seeds", "epochs", "patience", "width", "clocks", "quick", "threads", "out"):
         (line,) = [line for line in done.output.splitlines() if f"--{option}" in line.split()[:4]]
         assert len(line.split()) > 6, line

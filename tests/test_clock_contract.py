@@ -39,6 +39,9 @@ ONE = settings(FEW, max_examples=1)
 GAPS = (0.0, 1e-6, 1e-3, 1.0, 1e3)
 
 
+NEWER = {"lssl-labelling", "gru-survival", "lssl-quantiles"}
+
+
 def spread(chosen, *tables):
     """Every combination; the chosen ones run by default, the others are slow."""
     return [
@@ -168,7 +171,7 @@ def test_options(option, method, bidirectional, case):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    spread({"lssl-forecasting", "gru-classification", "ode_rnn-regression"}, [*BASELINES, "lssl"], [*PROBLEMS]),
+    spread({"lssl-forecasting", "gru-classification", "ode_rnn-regression", *NEWER}, [*BASELINES, "lssl"], [*PROBLEMS]),
 )
 @FEW
 @given(case=model_cases())

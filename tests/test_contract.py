@@ -17,10 +17,23 @@ def test_a_problem_survives_json():
     assert Problem.from_dict(json.loads(json.dumps(problem.to_dict()))) == problem
 
 
+def test_a_problem_without_quantiles_is_written_as_it_always_was():
+    names = {"kind", "channels", "outputs", "static", "time_scale", "first_gap", "horizon"}
+    assert set(Problem("regression", 1, 1).to_dict()) == names
+    problem = Problem("regression", 1, 1, quantiles=[0.1, 0.9])
+    assert Problem.from_dict(json.loads(json.dumps(problem.to_dict()))) == problem
+    assert problem.to_dict() == json.loads(json.dumps(problem.to_dict()))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"kind": "survival"}, "survival"),
+        ({"kind": "clustering"}, "clustering"),
+        ({"kind": "labelling", "outputs": 1}, "outputs is 1"),
+        ({"quantiles": (0.5,)}, "classification has none"),
+        ({"kind": "regression", "quantiles": (0.5, 0.1)}, "rise"),
+        ({"kind": "regression", "quantiles": (0.0, 0.5)}, "between 0 and 1"),
+        ({"kind": "regression", "quantiles": 0.5}, "quantiles is 0.5"),
         ({"channels": 0}, "channels is 0"),
         ({"channels": 2.5}, "channels is 2.5"),
         ({"outputs": 1}, "outputs is 1"),

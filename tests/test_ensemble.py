@@ -25,6 +25,33 @@ def test_probabilities_are_averaged():
     torch.testing.assert_close(found / found.sum(1, keepdim=True), expected)
 
 
+def test_probabilities_at_queries_are_averaged():
+    series, asked = batch(dtype=torch.float64)
+    models = members("labelling")
+    found = Ensemble(models)(series, asked).logits
+    expected = sum(model(series, asked).logits.softmax(2) for model in models) / 3
+    torch.testing.assert_close(found.softmax(2), expected)
+    assert (found[asked.isnan()] == 0).all()
+
+
+def test_survival_curves_are_averaged():
+    series, _ = batch(dtype=torch.float64)
+    models = members("survival")
+
+    def curve(model):
+        return torch.cumprod(1 - model(series).logits.sigmoid(), dim=1)
+
+    torch.testing.assert_close(curve(Ensemble(models)), sum(map(curve, models)) / 3)
+
+
+def test_quantiles_are_averaged():
+    series, asked = batch(dtype=torch.float64)
+    models = members("quantiles")
+    found = Ensemble(models)(series, asked)
+    torch.testing.assert_close(found.quantiles, sum(model(series, asked).quantiles for model in models) / 3)
+    torch.testing.assert_close(found.mean, found.quantiles[..., 1])
+
+
 @pytest.mark.parametrize("kind", ["regression", "forecasting"])
 def test_mean_and_scale_are_those_of_the_mixture(kind):
     series, asked = batch(dtype=torch.float64)

@@ -14,7 +14,18 @@ NOT_OURS = {"build", "dist", "node_modules", "__pycache__"}
 # An import goes to a lower floor, or beside on its own floor, and never in a circle.
 FLOORS = {
     **dict.fromkeys(
-        ["durable", "series", "packed_series", "event_parts", "events", "treatments", "elapsed", "state_matrices"], 0
+        [
+            "durable",
+            "series",
+            "packed_series",
+            "event_parts",
+            "events",
+            "treatments",
+            "elapsed",
+            "periods",
+            "state_matrices",
+        ],
+        0,
     ),
     **dict.fromkeys(["hippo", "hippo_measures", "state_space", "holds"], 1),
     **dict.fromkeys(["discretization", "kernels"], 2),
@@ -26,11 +37,11 @@ FLOORS = {
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(["schema", "tables", "files", "catalogue", "normalization", "tasks", "splitting"], 5),
     **dict.fromkeys(["examples", "questions", "synthetic", "clocks", "sampling"], 5),
-    **dict.fromkeys(["training", "pretraining", "model_names", "parameter_budget"], 6),
+    **dict.fromkeys(["training", "pretraining", "image_models", "model_names", "parameter_budget"], 6),
     **dict.fromkeys(
         ["comparison", "costs", "estimators", "runs", "testing", "clock_ablation", "solver_sweep", "recipes"], 7
     ),
-    **dict.fromkeys(["influence", "inspection", "timescale_fitting", "adaptation", "tuning"], 7),
+    **dict.fromkeys(["influence", "inspection", "timescale_fitting", "adaptation", "exporting", "tuning"], 7),
     **dict.fromkeys(["report", "report_notes", "plots", "saving", "clock_report", "views_report"], 8),
     **dict.fromkeys(["page", "run_page", "run_pictures", "inspection_page", "adaptation_report"], 8),
     **dict.fromkeys(["cli", "commands"], 9),

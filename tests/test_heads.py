@@ -1,11 +1,14 @@
 """Pooling against its definition, and what the heads promise before they have learned anything."""
 
+from statistics import NormalDist
+
+import numpy as np
 import pytest
 import torch
 
 from ctlssl.contract import Problem
 from ctlssl.encoders import Encoder
-from ctlssl.heads import QueryHead, SeriesHead, head, pool
+from ctlssl.heads import LabelHead, QueryHead, SeriesHead, around, head, pool
 from tests.members import batch
 
 
@@ -40,6 +43,8 @@ def test_the_maximum_may_be_negative():
         (Problem("classification", 3, 4, 2), SeriesHead),
         (Problem("regression", 3, 1, 2), SeriesHead),
         (Problem("forecasting", 3, 3, 2), QueryHead),
+        (Problem("survival", 3, 5, 2), SeriesHead),
+        (Problem("labelling", 3, 4, 2), LabelHead),
     ],
 )
 def test_one_head_a_problem(problem, kind):
@@ -85,3 +90,33 @@ def test_static_covariates_are_read():
         encoded = encoder(moved, None, 1.0)
         answers.append(body(encoded, encoded.features, encoded.rows.committed, encoded.features[:, :0]).logits)
     assert not torch.allclose(*answers)
+
+
+@pytest.mark.parametrize("levels", [(0.05, 0.5, 0.95), (0.1, 0.2, 0.9), (0.5,), (0.9,), (0.01, 0.25, 0.5, 0.75, 0.99)])
+def test_quantiles_start_as_those_of_a_normal_variable_and_never_cross(levels):
+    problem, normal = Problem("regression", 3, 2, quantiles=levels), NormalDist()
+    centre = torch.randn(7, 2, dtype=torch.float64)
+    found = around(centre, torch.zeros(7, 2 * (len(levels) - 1), dtype=torch.float64), problem)
+    exact = np.array([normal.inv_cdf(level) for level in levels])
+    exact = exact - (0.0 if 0.5 in levels else exact.mean())
+    np.testing.assert_allclose(found.quantiles.numpy(), centre.numpy()[..., None] + exact, atol=1e-12)
+    wild = around(centre, 50 * torch.randn(7, 2 * (len(levels) - 1), dtype=torch.float64), problem)
+    assert (wild.quantiles.diff(dim=-1) >= 0).all()
+    middle = wild.quantiles[..., levels.index(0.5)] if 0.5 in levels else wild.quantiles.mean(-1)
+    torch.testing.assert_close(wild.mean, middle)
+    torch.testing.assert_close(wild.mean, centre)
+
+
+@pytest.mark.parametrize("kind", ["regression", "forecasting"])
+def test_every_quantile_moves_with_numbers_of_its_own(kind):
+    problem = Problem(kind, 3, 3, quantiles=(0.1, 0.5, 0.9))
+    series, asked = batch(lengths=(6, 6, 6))
+    series = type(series)(series.values, series.times, series.observed, series.lengths)
+    encoded = Encoder(problem, width=8)(series, asked[:, :1], 1.0)
+    features = torch.randn(3, 6, 8)
+    body = head(problem, width=8, dropout=0.0)
+    found = body(encoded, features, torch.ones(3, 6, dtype=torch.bool), torch.randn(3, 1, 8)).quantiles[0].flatten()
+    rank = torch.linalg.matrix_rank(
+        torch.stack([torch.autograd.grad(part, body.body[-1].bias, retain_graph=True)[0] for part in found])
+    )
+    assert rank == 9

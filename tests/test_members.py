@@ -11,6 +11,7 @@ from tests.members import (
     CHANNELS,
     EVERY_MEMBER,
     EVERY_PROBLEM,
+    FURTHER,
     MEMBERS,
     PROBLEMS,
     STATIC,
@@ -21,7 +22,14 @@ from tests.members import (
     same_bits,
 )
 
-SHAPES = {"classification": (5, 3), "regression": (5, 2), "forecasting": (5, 4, CHANNELS)}
+SHAPES = {
+    "classification": {"logits": (5, 3)},
+    "regression": {"mean": (5, 2), "scale": (5, 2)},
+    "forecasting": {"mean": (5, 4, CHANNELS), "scale": (5, 4, CHANNELS)},
+    "survival": {"logits": (5, 4)},
+    "labelling": {"logits": (5, 4, 3)},
+    "quantiles": {"mean": (5, 4, CHANNELS), "quantiles": (5, 4, CHANNELS, 3)},
+}
 
 
 def rebuilt(series, **changes):
@@ -30,16 +38,20 @@ def rebuilt(series, **changes):
     return TimeSeries(**{**parts, **changes})
 
 
+def said(prediction):
+    """Logits or means."""
+    return prediction.mean if prediction.logits is None else prediction.logits
+
+
 @pytest.mark.parametrize(("member", "kind"), EVERY_PROBLEM)
 def test_shapes(member, kind):
     series, asked = batch()
     prediction = member.model(kind)(series, asked)
-    answers = {name: getattr(prediction, name) for name in ("logits", "mean", "scale")}
-    given = {"logits"} if kind == "classification" else {"mean", "scale"}
-    for name, part in answers.items():
-        assert (part is not None) == (name in given)
-        assert part is None or (part.shape == SHAPES[kind] and part.isfinite().all())
+    answers = {name: getattr(prediction, name) for name in ("logits", "mean", "scale", "quantiles")}
+    assert {name: part.shape for name, part in answers.items() if part is not None} == SHAPES[kind]
+    assert all(part is None or part.isfinite().all() for part in answers.values())
     assert prediction.scale is None or (prediction.scale > 0).all()
+    assert prediction.quantiles is None or (prediction.quantiles.diff(dim=-1) >= 0).all()
 
 
 @pytest.mark.parametrize(("member", "kind"), EVERY_PROBLEM)
@@ -91,7 +103,7 @@ def test_more_padding_changes_nothing(member, kind):
     )
     more = torch.nn.functional.pad(asked, (0, 2), value=torch.nan)
     once, again = answer(model(series, asked)), answer(model(longer, more))
-    again = again[:, :4] if kind == "forecasting" else again
+    again = again[:, :4] if PROBLEMS[kind].asks_queries else again
     assert close(again, once, 1e-5)
 
 
@@ -122,7 +134,7 @@ def test_rows_with_nothing_in_them_and_queries_disturb_nothing(member, kind):
         series.static,
     )
     assert close(answer(model(more, asked)), answer(model(series, asked)), max(member.neighbours, 1e-5))
-    if kind != "forecasting":
+    if not PROBLEMS[kind].asks_queries:
         assert same_bits(answer(model(series, asked)), answer(model(series)))
 
 
@@ -236,17 +248,24 @@ def test_gaps_over_eighteen_decades(member, kind):
     assert all(g.isfinite().all() for g in gradients(model, prediction.square().sum()).values() if g is not None)
 
 
-@pytest.mark.parametrize("kind", PROBLEMS)
-@pytest.mark.parametrize("name", [name for name in MEMBERS if name not in ADAPTIVE])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=[pytest.mark.slow] * (kind in FURTHER and name not in ("lssl", "gru")))
+        for name in MEMBERS
+        if name not in ADAPTIVE
+        for kind in PROBLEMS
+    ],
+)
 def test_learns(name, kind):
     member = replace(MEMBERS[name], options={"dropout": 0.0})
     model, (series, asked) = member.model(kind, torch.float64).train(), batch(lengths=(4, 5, 3, 6), dtype=torch.float64)
-    wanted = torch.randn_like(answer(model(series, asked)).chunk(1 if kind == "classification" else 2, dim=-1)[0])
+    wanted = torch.randn_like(said(model(series, asked)))
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     losses = []
     for _ in range(40):
         prediction = model(series, asked)
-        loss = ((prediction.logits if kind == "classification" else prediction.mean) - wanted).square().mean()
+        loss = (said(prediction) - wanted).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -11,7 +11,9 @@ from ctlssl.models import LSSLModel
 from ctlssl.series import TimeSeries
 from tests.members import MEMBERS, PROBLEMS, answer, batch, close, gradients, same_bits
 
-KINDS = [pytest.param(kind, id=kind) for kind in PROBLEMS]
+KINDS = [
+    pytest.param(kind, id=kind, marks=[pytest.mark.slow] * (kind in ("survival", "quantiles"))) for kind in PROBLEMS
+]
 STATEFUL = [
     pytest.param(MEMBERS[name], id=name)
     for name in ("lssl", "gru", "ode_rnn", "gru_d", "ltc", "s5", "neural_ode", "gru_ode_bayes", "cru")

@@ -1,14 +1,16 @@
 """The residual stack against the same layers run one row at a time."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from ctlssl.contract import Problem
-from ctlssl.models import MODELS, LSSLModel
+from ctlssl.models import MODELS, LayerModel, LSSLModel
 from ctlssl.models.stack import step_range_of
 from ctlssl.series import TimeSeries
+from ctlssl.training import chunks
 from tests.members import MEMBERS, answer, batch, close, gradients
 
 
@@ -115,3 +117,40 @@ def test_a_stack_without_layers_is_its_encoder_and_its_head():
     rows = encoded.rows
     expected = model.head(encoded, model.norm(encoded.features), rows.committed, rows.at_queries(encoded.features))
     assert torch.equal(answer(model(series)), answer(expected))
+
+
+class TestSpan:
+    """The head is told the time from the first to the last observation."""
+
+    def test_by_hand(self):
+        problem = Problem("classification", 3, 2, 2, time_scale=0.5, horizon=4.0)
+        series, _ = batch(lengths=(7, 4, 1))
+        torch.manual_seed(0)
+        model = LSSLModel(problem, width=4, state_size=4, span_pieces=4).eval()
+        told = model._with_span(model.encoder(series, None, 2.0)).static
+        assert torch.equal(told[:, :2], series.static.to(told.dtype))
+        for b, length in enumerate((7, 4, 1)):
+            seen = series.times[b, :length][series.observed[b, :length].any(dim=-1)]
+            place = 2.0 * float(seen[-1] - seen[0]) / 4.0 * 4  # in pieces
+            expected = [min(max(place - j, 0.0), 1.0) - 0.5 for j in range(4)]
+            assert told[b, 2:].tolist() == pytest.approx(expected, abs=1e-6)
+
+    def test_chunks_tell_the_whole_length(self):
+        problem = Problem("classification", 3, 2, 2, horizon=20.0)
+        series, _ = batch(lengths=(7, 4), dtype=torch.float64)
+        torch.manual_seed(0)
+        model = LSSLModel(problem, width=4, state_size=4, span_pieces=5).double().eval()
+        state = None
+        for piece in chunks(series, 3):
+            prediction = model(piece, state=state)
+            state = prediction.state
+        assert close(prediction.logits, model(series).logits, 1e-12)
+
+    @pytest.mark.parametrize("name", ["lssl", "layer"])
+    def test_it_is_refused_where_it_cannot_be(self, name):
+        build = LSSLModel if name == "lssl" else partial(LayerModel, layer="signed")
+        for pieces in (-1, 1.5, True):
+            with pytest.raises(ValueError, match="span_pieces is"):
+                build(Problem("classification", 3, 2), span_pieces=pieces)
+        with pytest.raises(ValueError, match="use span_pieces=0"):
+            build(Problem("forecasting", 3, 3), span_pieces=2)

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 
 from ctlssl.normalization import Normalizer
+from ctlssl.packed_series import PackedSeries
 from ctlssl.series import TimeSeries
 
 NAN = math.nan
@@ -133,3 +134,42 @@ def test_dtypes():
     assert normalizer.apply(series).values.dtype == torch.float64
     assert normalizer.apply(series, torch.float32).values.dtype == torch.float32
     assert normalizer.inverse(torch.zeros(1)).dtype == torch.float32
+
+
+def test_a_linear_scale():
+    """(x - zero) / (one - zero), beyond the limits of normal scores, and back; static covariates are standardised."""
+    values = torch.tensor([[[3.0, 1e6], [NAN, -20.0]]], dtype=torch.float64)
+    static = torch.tensor([[5.0]])
+    series = batch(values, static=static)
+    normalizer = Normalizer.linear(series, zero=[1.0, 0.0], one=[5.0, 10.0])
+    found = normalizer.apply(series)
+    np.testing.assert_array_equal(found.values[0].numpy(), [[0.5, 1e5], [NAN, -2.0]])
+    assert found.static.tolist() == [[0.0]]
+    torch.testing.assert_close(normalizer.inverse(found.values), values, equal_nan=True)
+    again = Normalizer.from_tensors(normalizer.tensors())
+    assert again.varying.all() and torch.equal(again.apply(series).values.nan_to_num(), found.values.nan_to_num())
+    same = Normalizer.unchanged(series).apply(series).values
+    np.testing.assert_array_equal(same.numpy(), values.numpy())
+    for zero, one in [([0.0], [1.0]), ([0.0, 1.0], [1.0, 1.0])]:
+        with pytest.raises(ValueError, match="each of the 2 channels a zero and a larger one"):
+            Normalizer.linear(series, zero, one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_packed_series_have_the_bits_of_padded_ones(dtype):
+    draw = torch.Generator().manual_seed(5)
+    values = torch.randn(6, 9, 3, generator=draw, dtype=torch.float64)
+    observed = torch.rand(6, 9, 3, generator=draw) < 0.4
+    observed[..., 2] = False  # a channel that is never seen
+    times = torch.arange(9, dtype=torch.float64).expand(6, 9)
+    lengths, static = torch.tensor([9, 1, 4, 0, 7, 2]), torch.randn(6, 2, generator=draw, dtype=torch.float64)
+    padded = TimeSeries(values, times, observed, lengths, static).to(dtype=dtype)
+    packed = PackedSeries.from_series(padded)
+    normalizer = Normalizer.fit(packed)
+    for name, tensor in Normalizer.fit(padded).tensors().items():
+        assert torch.equal(normalizer.tensors()[name].nan_to_num(9), tensor.nan_to_num(9))
+    found, expected = normalizer.apply(packed, torch.float32), normalizer.apply(padded, torch.float32)
+    assert isinstance(found, PackedSeries) and found.values.dtype == torch.float32
+    assert torch.equal(found.values.nan_to_num(9), expected.values[expected.in_length].nan_to_num(9))
+    assert torch.equal(found.observed, expected.observed[expected.in_length])
+    assert torch.equal(found.static, expected.static)

@@ -14,13 +14,13 @@ from ctlssl.schema import to_packed, to_series
 from ctlssl.tasks import Examples
 from ctlssl.training import Training, evaluate, fit, predict
 from tests.contracts import generator
-from tests.members import MEMBERS, PROBLEMS, batch, close, gradients
+from tests.members import FURTHER, MEMBERS, PROBLEMS, batch, close, gradients
 from tests.test_packed import Largest
 
 LENGTHS = (7, 30, 4, 0, 28, 1)
 # A solver that chooses its steps for the whole batch answers other batches to its own tolerance only.
 FIXED = [
-    pytest.param(member, kind, id=f"{name}-{kind}")
+    pytest.param(member, kind, id=f"{name}-{kind}", marks=[pytest.mark.slow] * (kind in FURTHER and name != "lssl"))
     for name, member in MEMBERS.items()
     if member.neighbours < 1e-4
     for kind in member.kinds

@@ -1,16 +1,19 @@
 """Recipes: plain data that name what exists, and a reproduction that goes on where it was left."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from ctlssl import recipes
+from ctlssl.baselines import REFERENCES
 from ctlssl.cli import app
 from ctlssl.models import Ensemble
 from ctlssl.recipes import RECIPES, Recipe, ablate, reproduce, reproduce_reference
-from ctlssl.tasks import prepare
+from ctlssl.tasks import TASKS, prepare
 from ctlssl.training import Training, evaluate, fit
 
 SMALL = Recipe(
@@ -21,7 +24,10 @@ SMALL = Recipe(
     members=2,
     refit=True,
     seeds=2,
-    ablation={"one model": {"members": 1}, "slow": {"training": {"learning_rate": 1e-4}, "options": {"layers": 2}}},
+    ablation={
+        "one model": {"members": 1},
+        "slow, deep": {"training": {"learning_rate": 1e-4}, "options": {"layers": 2}},
+    },
 )
 
 
@@ -35,7 +41,7 @@ def test_what_the_project_uses_is_plain_data(task):
 
 
 def test_a_variant_keeps_what_it_does_not_name():
-    slow = SMALL.variants()["slow"]
+    slow = SMALL.variants()["slow, deep"]
     assert slow.training == {"epochs": 2, "batch_size": 64, "learning_rate": 1e-4}
     assert (slow.options, slow.members, slow.ablation) == ({"layers": 2}, 2, {})
     assert SMALL.variants()["recipe"] is SMALL
@@ -104,10 +110,26 @@ class TestReproduction:
         monkeypatch.setattr(recipes.reproduction, "prepare", hidden)
         monkeypatch.setattr(recipes.reproduction, "digest_of_split", lambda split: "")
         found = ablate(SMALL, seeds=1)
-        assert list(found) == ["recipe", "one model", "slow"]
-        assert found["slow"].parameters > found["recipe"].parameters
-        with pytest.raises(ValueError, match="no variant 'fast'; it has recipe, one model, slow"):
+        assert list(found) == ["recipe", "one model", "slow, deep"]
+        assert found["slow, deep"].parameters > found["recipe"].parameters
+        with pytest.raises(ValueError, match="no variant 'fast'; it has recipe, one model, slow, deep"):
             ablate(SMALL, only=["fast"])
+
+    def test_subgroups_are_scored_beside_all(self, monkeypatch):
+        def old(examples):
+            return examples.series.static[:, 0].numpy() > 0  # beyond the mean age
+
+        task = replace(TASKS["covid19/death"], subgroups={"old": old})
+        monkeypatch.setitem(TASKS, "covid19/death", task)
+        found = reproduce_reference(SMALL, "linear", seeds=1).metrics
+        split = prepare("covid19/death", 0, refit=True)
+        fitted = REFERENCES["linear"](split.problem).fit(split.train.series, split.train.labels)
+        logits, chosen = fitted.predict(split.test.series).logits, old(split.test)
+        labels = split.test.labels.numpy()
+        assert found["auroc"][0] == roc_auc_score(labels, (logits[:, 1] - logits[:, 0]).numpy())
+        chances = (logits[:, 1] - logits[:, 0]).numpy()[chosen]
+        assert found["auroc, old"][0] == roc_auc_score(labels[chosen], chances)
+        assert "auroc, old" in reproduce(SMALL, seeds=1).metrics
 
     def test_a_reference_learns_from_the_same_series(self):
         found = reproduce_reference(SMALL, "linear", seeds=1)
@@ -123,8 +145,8 @@ def test_the_command(tmp_path, monkeypatch):
     assert "| covid19/death, test part, 2 seeds | auroc |" in run.output
     assert "+-" in run.output and "| linear |" in run.output
     run = CliRunner().invoke(
-        app, ["reproduce", "covid19/death", "--out", str(tmp_path), "--seeds", "1", "--ablate", "--only", "one model"]
+        app, ["reproduce", "covid19/death", "--out", str(tmp_path), "--seeds", "1", "--ablate", "--only", "slow, deep"]
     )
-    assert run.exit_code == 0 and "validation part, 1 seed |" in run.output and "| one model |" in run.output
+    assert run.exit_code == 0 and "validation part, 1 seed |" in run.output and "| slow, deep |" in run.output
     run = CliRunner().invoke(app, ["reproduce", "covid19/life"])
     assert run.exit_code == 2 and "has no recipe; there are" in run.output

@@ -1,6 +1,7 @@
 """Summaries and last values against loops over the definition, and the references on problems they must solve."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from ctlssl.baselines import REFERENCES, LastValue, Summaries, summaries
 from ctlssl.contract import Problem
+from ctlssl.packed_series import PackedSeries
 from ctlssl.series import TimeSeries
 from tests.members import PROBLEMS, batch
 
@@ -35,6 +37,15 @@ def test_summaries(seed):
     problem = PROBLEMS["classification"]
     expected = np.array([slow_summary(series, problem, b) for b in range(5)])
     np.testing.assert_allclose(summaries(series, problem), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_packed_series_a_part_at_a_time(monkeypatch):
+    series, _ = batch(seed=3)
+    problem = PROBLEMS["classification"]
+    # the package has a function of the name of the module
+    monkeypatch.setattr(sys.modules["ctlssl.baselines.summaries"], "_TOGETHER", 2)
+    found = summaries(PackedSeries.from_series(series), problem)
+    np.testing.assert_allclose(found, summaries(series, problem), rtol=1e-12)
 
 
 def labelled(size=120, seed=0):

@@ -90,7 +90,15 @@ class TestTruth:
         off = (found.rate * factors).log().abs()
         assert off.median() < 0.02 and off.quantile(0.9) < 0.1, off  # the grid has eight points an octave
         shared = fit_timescale(Oscillator(CLASSES), given, between=(1 / 3, 3.0), criterion=criterion)
-        assert found.after < shared.after
+        assert found.after < shared.after and shared.shared == shared.rate
+
+    def test_the_middle_of_the_rates_of_series(self):
+        draw = generator("middle")
+        factors = torch.from_numpy(3 * np.exp(0.3 * draw.standard_normal(24)))
+        found = fit_timescale(Oscillator(FORECAST), oscillations("middle", factor=factors), spread=0.3)
+        assert found.shared == pytest.approx(1 / 3, rel=0.2)
+        low, high = found.interval
+        assert low < found.shared < high and len(found.grid) == 113
 
     def test_a_narrow_prior_holds_the_rates_together(self):
         given = oscillations("prior", factor=torch.linspace(0.7, 1.4, 24, dtype=torch.float64))
@@ -185,6 +193,9 @@ def test_what_is_refused():
             fit_timescale(model, given, between)
     with pytest.raises(ValueError, match="criterion 'luck' is unknown; it is loss or self"):
         fit_timescale(model, given, criterion="luck")
+    curves = LSSLModel(Problem("survival", *given.series.values.shape[2:], outputs=3), width=4)
+    with pytest.raises(ValueError, match="does not know how sure an answer of survival is"):
+        fit_timescale(curves, Examples(given.series, given.ids), criterion="self")
     with pytest.raises(ValueError, match="the series have no answers, which criterion='loss' reads"):
         fit_timescale(model, Examples(given.series, given.ids))
     with pytest.raises(ValueError, match="there is no series whose clock"):

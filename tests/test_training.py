@@ -150,7 +150,7 @@ class TestFit:
         model = built(problem)
         fit(model, examples, training=Training(epochs=60, learning_rate=0.05))
         scores = evaluate(model, examples)
-        assert set(scores) == {"auroc", "auprc", "log_loss", "accuracy"}
+        assert set(scores) == {"auroc", "auprc", "log_loss", "accuracy", "macro_f1"}
         assert scores["accuracy"] > 0.75
 
 

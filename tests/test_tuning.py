@@ -150,6 +150,9 @@ def test_what_cannot_be_searched(tmp_path, monkeypatch):
     ):
         refused = CliRunner().invoke(app, ["tune", *words, "--out", str(tmp_path / "no")])
         assert refused.exit_code == 2 and message in refused.stderr and not (tmp_path / "no").exists()
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="start it several times"):
+        patch.setenv("WORLD_SIZE", "2")
+        tune(TINY, tmp_path, SPACE, 1)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ImportError, match="pip install"):
         tune(TINY, tmp_path / "without", SPACE, 1)

@@ -19,6 +19,7 @@ from ctlssl.baselines.mtan import MTAN
 from ctlssl.baselines.neural_cde import NeuralCDE
 from ctlssl.baselines.neural_ode import NeuralODE
 from ctlssl.baselines.ode_rnn import ODERNN
+from ctlssl.baselines.period_summaries import PeriodSummaries
 from ctlssl.baselines.rnn_decay import RNNDecay
 from ctlssl.baselines.s5 import S5
 from ctlssl.baselines.summaries import LastValue, Reference, Summaries, summaries
@@ -38,6 +39,8 @@ __all__ = [
     "LastValue",
     "LogNCDE",
     "NeuralCDE",
+    "PERIOD_REFERENCES",
+    "PeriodSummaries",
     "RNNDecay",
     "Reference",
     "Summaries",
@@ -72,3 +75,9 @@ REFERENCES: dict[str, Callable[..., Reference]] = {
     "boosting": partial(Summaries, family="boosting"),
     "last_value": LastValue,
 }
+
+PERIOD_REFERENCES: dict[str, Callable[..., Reference]] = {
+    "linear_periods": partial(PeriodSummaries, family="linear"),
+    "boosting_periods": partial(PeriodSummaries, family="boosting"),
+}
+"""References that look for periods: slow, and of use only where there are some, so no comparison takes them unasked."""

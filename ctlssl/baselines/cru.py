@@ -120,7 +120,7 @@ class CRU(Model):
         return ModelState(
             Seen.nothing(batch, self.problem.channels, like),
             (Hidden(belief.expand(batch, -1)),),
-            None if self.problem.kind == "forecasting" else Pooled.nothing(batch, width, like),
+            None if self.problem.asks_queries else Pooled.nothing(batch, width, like),
         )
 
     def dynamics(self) -> Dynamics:

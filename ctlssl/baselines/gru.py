@@ -81,7 +81,7 @@ class GRU(Model):
         return ModelState(
             Seen.nothing(batch, self.problem.channels, like),
             tuple(Hidden(like.new_zeros(batch, width)) for _ in self.units),
-            None if self.problem.kind == "forecasting" else Pooled.nothing(batch, width, like),
+            None if self.problem.asks_queries else Pooled.nothing(batch, width, like),
         )
 
 

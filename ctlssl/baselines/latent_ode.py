@@ -134,7 +134,7 @@ class LatentODE(Model):
         elapsed = take(encoded.elapsed.unsqueeze(-1), committed.position).squeeze(-1)[begun.series]  # (P, K)
         inside = torch.arange(elapsed.shape[1], device=elapsed.device) < begun.counts.unsqueeze(1)  # (P, K)
         elapsed = _slowed(torch.where(inside, elapsed, torch.zeros_like(elapsed)))
-        if self.problem.kind == "forecasting" and not (self.training and (self.poisson or self.reconstruction)):
+        if self.problem.asks_queries and not (self.training and (self.poisson or self.reconstruction)):
             elapsed = elapsed[:, :0]  # nothing is read at the observations
         mean, spread = self._recognise(encoded, committed, begun)  # (P, W)
         start = mean + spread * torch.randn_like(mean) if self.training else mean

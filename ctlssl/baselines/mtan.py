@@ -96,7 +96,7 @@ class MTAN(Model):
         filled, present, _ = take(encoded.features, committed.position).chunk(3, dim=-1)  # (B, K, D)
         keys = self.attention.key(self._embed(seen_at))  # (B, K, E)
         points = torch.linspace(0.0, 1.0, self.references, dtype=clock.dtype, device=clock.device)[None]  # (1, T)
-        inside, causal = committed.inside.unsqueeze(1), self.problem.kind == "forecasting"  # (B, 1, K)
+        inside, causal = committed.inside.unsqueeze(1), self.problem.asks_queries  # (B, 1, K)
         allowed = inside & (seen_at.unsqueeze(1) <= points.unsqueeze(-1)) if causal else inside  # (B, T or 1, K)
         states, _ = self.unit(self._interpolate(self._embed(points), keys, filled, present, allowed))  # (B, T, W)
         everything = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)  # (B, T)

@@ -84,7 +84,7 @@ class NeuralODE(Model):
         # Padding follows the last observation, so that nothing flows from it to what is read.
         hidden = self.unit(inputs, before.unsqueeze(0))[0] if series.batch else inputs  # (B, K, W)
         end, calls = committed.at_end(hidden, before), self.field.calls  # (B, W)
-        if self.problem.kind == "forecasting":
+        if self.problem.asks_queries:
             gaps = rows.at_queries((encoded.gaps * encoded.rate.unsqueeze(-1)).unsqueeze(-1)).to(end.dtype)  # (B, Q, 1)
             begin = self.start(committed.at_queries(hidden, before)).flatten(0, 1)  # (B Q, W)
             queries = self.field.through(self.solver, begin, gaps.flatten(0, 1)).view(*gaps.shape[:2], end.shape[1])

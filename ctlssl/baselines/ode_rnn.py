@@ -102,7 +102,7 @@ class ODERNN(Model):
         return ModelState(
             Seen.nothing(batch, self.problem.channels, like),
             (Hidden(like.new_zeros(batch, width)),),
-            None if self.problem.kind == "forecasting" else Pooled.nothing(batch, width, like),
+            None if self.problem.asks_queries else Pooled.nothing(batch, width, like),
         )
 
     def extra_repr(self) -> str:

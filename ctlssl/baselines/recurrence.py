@@ -81,7 +81,7 @@ class Recurrence(Model, ABC):
         return ModelState(
             Seen.nothing(batch, self.problem.channels, like),
             (Hidden(like.new_zeros(batch, self.width)),),
-            None if self.problem.kind == "forecasting" else Pooled.nothing(batch, self.width, like),
+            None if self.problem.asks_queries else Pooled.nothing(batch, self.width, like),
         )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ctlssl.contract import Prediction, Problem, check_request
 from ctlssl.interleaving import interleave, last_true
+from ctlssl.packed_series import PackedSeries
 from ctlssl.series import TimeSeries
 
 if TYPE_CHECKING:
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["LastValue", "Reference", "Summaries", "summaries"]
 
 
-def summaries(series: TimeSeries, problem: Problem) -> np.ndarray:
+_TOGETHER = 2048  # packed series that are padded at a time
+
+
+def summaries(series: TimeSeries | PackedSeries, problem: Problem) -> np.ndarray:
     """What a table would keep of each series, NaN where it has nothing to say.
 
     Args:
-        series: B series of D channels with S static covariates.
+        series: B series of D channels with S static covariates; of packed ones a part is padded at a time.
         problem: its clock.
 
     Returns:
@@ -40,6 +44,10 @@ def summaries(series: TimeSeries, problem: Problem) -> np.ndarray:
     >>> summaries(series, Problem("classification", channels=1, outputs=2, time_scale=2.0))
     array([[2., 2., 1., 3., 3., 1., 2., 2.]])
     """
+    if isinstance(series, PackedSeries):
+        parts = torch.argsort(series.lengths, stable=True).split(_TOGETHER)  # (B,)
+        tables = [summaries(series.to_series(part), problem) for part in parts]
+        return np.concatenate(tables)[torch.argsort(torch.cat(parts)).numpy()]
     rows = interleave(series)
     seen, values = rows.observed, rows.values.double()  # (B, R, D)
     count = seen.sum(dim=1)  # (B, D)
@@ -78,22 +86,24 @@ class Reference(ABC):
         seed: of the random choices.
 
     Raises:
-        ValueError: for a kind that the reference does not answer.
+        ValueError: for a kind that the reference does not answer, or quantiles.
     """
 
     kinds: tuple[str, ...]
 
     def __init__(self, problem: Problem, seed: int = 0) -> None:
+        if problem.quantiles:
+            raise ValueError(f"{type(self).__name__} predicts no quantiles; leave them out, or take another model")
         if problem.kind not in self.kinds:
             raise ValueError(f"{type(self).__name__} answers {' and '.join(self.kinds)}, not {problem.kind}")
         self.problem, self.seed = problem, seed
 
     @abstractmethod
-    def fit(self, series: TimeSeries, labels: Tensor | None = None) -> Reference:
+    def fit(self, series: TimeSeries | PackedSeries, labels: Tensor | None = None) -> Reference:
         """Learn from the training part; `labels` (B,) classes or (B, T) targets, None where nothing is learned."""
 
     @abstractmethod
-    def predict(self, series: TimeSeries, query_times: Tensor | None = None) -> Prediction:
+    def predict(self, series: TimeSeries | PackedSeries, query_times: Tensor | None = None) -> Prediction:
         """Predict for every series, or at every query time (B, Q)."""
 
 
@@ -115,28 +125,32 @@ class Summaries(Reference):
             raise ValueError(f"family {family!r} is unknown; it is one of {', '.join(_FAMILIES)}")
         self.family = family
 
-    def fit(self, series: TimeSeries, labels: Tensor | None = None) -> Summaries:
+    def table(self, series: TimeSeries | PackedSeries) -> np.ndarray:
+        """What the estimator reads of each series, (B, F) float64, NaN where there is nothing to say."""
+        return summaries(series, self.problem)
+
+    def fit(self, series: TimeSeries | PackedSeries, labels: Tensor | None = None) -> Summaries:
         """Fit on the training part.
 
         Raises:
             ValueError: without one label a series, or where they hold a single class.
         """
-        check_request(self.problem, series, None, None)
+        _check(self.problem, series)
         if labels is None or len(labels) != series.batch:
             raise ValueError(f"labels are needed, one for each of the {series.batch} series")
         answers = labels.detach().cpu().numpy()
         if self.problem.kind == "classification" and len(np.unique(answers)) < 2:
             raise ValueError("the training labels hold a single class; there is nothing to tell apart")
-        table = summaries(series, self.problem)
+        table = self.table(series)
         self.known = ~np.isnan(table).all(axis=0)  # what no training series has says nothing
         estimator = _FAMILIES[self.family][self.problem.kind](answers, self.seed)
         self.estimator = estimator.fit(table[:, self.known], answers)
         return self
 
-    def predict(self, series: TimeSeries, query_times: Tensor | None = None) -> Prediction:
+    def predict(self, series: TimeSeries | PackedSeries, query_times: Tensor | None = None) -> Prediction:
         """Log-probabilities of the classes, or means of the targets."""
-        check_request(self.problem, series, query_times, None)
-        table = summaries(series, self.problem)[:, self.known]
+        _check(self.problem, series)
+        table = self.table(series)[:, self.known]
         if self.problem.kind == "regression":
             return Prediction(mean=torch.from_numpy(self.estimator.predict(table)).view(len(table), -1))  # (B, T)
         logits = np.full((len(table), self.problem.outputs), np.log(_LEAST))  # (B, K): a class never seen stays there
@@ -174,6 +188,12 @@ class LastValue(Reference):
         mean = rows.at_queries(torch.where(last >= 0, filled, self.mean))  # (B, Q, D)
         present = rows.query_present.unsqueeze(-1)
         return Prediction(mean=torch.where(present, mean, 0.0), scale=torch.where(present, self.scale, 1.0))
+
+
+def _check(problem: Problem, series: TimeSeries | PackedSeries) -> None:
+    """Refuse series that do not fit the problem."""
+    one = series.to_series(slice(0, 1)) if isinstance(series, PackedSeries) else series
+    check_request(problem, one, None, None)
 
 
 def _logistic(answers: np.ndarray, seed: int) -> BaseEstimator:

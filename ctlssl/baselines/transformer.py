@@ -99,7 +99,7 @@ class Transformer(Model):
         observed = torch.cat([self.start.expand(len(observed), 1, -1), observed], dim=1)  # (B, 1 + K, W)
         inside = nn.functional.pad(committed.inside, (1, 0), value=True)  # (B, 1 + K)
         # Padding stands behind the last observation, where a causal attention does not look.
-        among = None if self.problem.kind == "forecasting" else inside[:, None, None]  # (B, 1, 1, 1 + K)
+        among = None if self.problem.asks_queries else inside[:, None, None]  # (B, 1, 1, 1 + K)
         numbers = torch.arange(inside.shape[1], device=inside.device)
         before = (numbers <= committed.before_query.unsqueeze(-1) + 1).unsqueeze(1)  # (B, 1, Q, 1 + K)
         for block in self.blocks:

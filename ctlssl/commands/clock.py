@@ -34,6 +34,10 @@ def clock(
         typer.Option(min=1, help="Epochs without a better validation loss.", show_default="that of Training"),
     ] = None,
     width: Annotated[int, typer.Option(min=1, help="Channels inside every model.")] = 32,
+    clocks: Annotated[
+        str | None,
+        typer.Option(help="Clocks, true among them, with commas between.", show_default="true, shuffled, equal, none"),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few epochs: to see that it runs, not what it shows.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch; small models are faster on one.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for clock.nc, clock.md and clock.png.", file_okay=False)] = Path(
@@ -45,8 +49,9 @@ def clock(
     Every model is trained anew with each clock and tested with it; the one trained with true times is also tested with
     every other clock.
     """
-    from ctlssl.clock_ablation import run_ablation
+    from ctlssl.clock_ablation import check_clocks, run_ablation
     from ctlssl.clock_report import ablation_tables, ablation_verdict
+    from ctlssl.clocks import CLOCKS
     from ctlssl.comparison import plan
     from ctlssl.saving import save_ablation
     from ctlssl.training import Training
@@ -55,9 +60,10 @@ def clock(
     training = Training(**{name: value for name, value in given.items() if value is not None})
     try:
         planned = plan(dataset, task, names_in(models), seeds, quick, training, width, False, threads, lengths=())
+        check_clocks(chosen := names_in(clocks) or list(CLOCKS))
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         refuse(error)
-    results = run_ablation(planned)
+    results = run_ablation(planned, clocks=chosen)
     show(ablation_tables(results), ablation_verdict(results))
     typer.echo(f"Saved {', '.join(map(str, save_ablation(results, out)))}.")

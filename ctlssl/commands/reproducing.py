@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctlssl.commands.console import names_in, refuse
+from ctlssl.commands.console import refuse
 
 if TYPE_CHECKING:
     from ctlssl.recipes import Recipe, Scores
@@ -27,10 +27,14 @@ def reproduce(
         bool, typer.Option("--ablate", help="Score the variants of the recipe on validation parts instead.")
     ] = False,
     only: Annotated[
-        str | None, typer.Option(help="Variants of the ablation, with commas between.", show_default="all of them")
+        list[str] | None,
+        typer.Option(help="A variant of the ablation; may be repeated.", show_default="all of them"),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Also a classical model on the same parts: linear, boosting or last_value.")
+        str | None,
+        typer.Option(
+            help="Also a classical model on the same parts, such as linear, boosting, boosting_periods or last_value."
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder from which it goes on.", file_okay=False)] = Path("ctlssl-recipes"),
@@ -49,7 +53,7 @@ def reproduce(
         typer.echo(f"{task}: about {recipe.minutes:.0f} minutes on two cores for {recipe.seeds} seeds.", err=True)
         if ablation:
             recipe = RECIPES[task]
-            found = list(ablate(recipe, seeds, out, _tell, threads, names_in(only)).values())
+            found = list(ablate(recipe, seeds, out, _tell, threads, only or None).values())
         else:
             found = [carry_out(recipe, seeds, out, _tell, threads)]
             found += [] if reference is None else [reproduce_reference(recipe, reference, seeds)]

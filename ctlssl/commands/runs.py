@@ -40,6 +40,12 @@ _Kind = Annotated[
     str | None,
     typer.Option(help="classification, regression or forecasting.", show_default="seen from the labels"),
 ]
+_FromDisk = Annotated[
+    bool | None,
+    typer.Option(
+        "--from-disk", help="Records are a .nc larger than memory: only a batch is held at a time.", show_default="no"
+    ),
+]
 _Until = Annotated[
     float | None, typer.Option(help="For forecasts, the last time asked for.", show_default="all that there is")
 ]
@@ -79,6 +85,7 @@ def train(
     invalid: columns.Invalid = None,
     limit: columns.Limit = None,
     outside: columns.Outside = None,
+    from_disk: _FromDisk = None,
     model: _Model = None,
     epochs: _Epochs = None,
     seed: _Seed = None,
@@ -101,6 +108,7 @@ def train(
     torchrun --nproc-per-node=2 -m ctlssl train ...
     """
     names = {"id": id, "time": time, "variable": variable, "value": value, "wide": wide, "labels": labels}
+    names |= {"from_disk": from_disk or None}
     asked = {"label": label, "static": static, "kind": kind, "landmark": landmark, "end": end, "until": until}
     policies = {"unit": unit, "duplicates": duplicates, "invalid": invalid, "limits": limit, "outside": outside}
     try:

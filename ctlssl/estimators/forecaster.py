@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ import torch
 import xarray as xr
 from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
+from torch import Tensor
 
-from ctlssl.contract import Prediction
+from ctlssl.contract import Prediction, Problem
 from ctlssl.estimators.base import SeriesEstimator
 from ctlssl.estimators.cutting import cut_records, last_rows, time_since_last
 from ctlssl.estimators.intervals import GapConformal
+from ctlssl.estimators.quantile_intervals import QuantileConformal
 from ctlssl.examples import Examples
 from ctlssl.schema import select_series, to_packed
+from ctlssl.series import TimeSeries
 from ctlssl.tasks import in_scores
 from ctlssl.training import predict
 
@@ -39,6 +43,8 @@ class LSSLForecaster(SeriesEstimator):
             after the last other observation is read.
         calibration: share of the records on which intervals are calibrated; 0 for forecasts without intervals.
         bins: of gaps, that are calibrated apart.
+        distribution: "gaussian", a mean and a standard deviation; or "quantiles", which follow a law of any shape.
+        quantiles: rising levels that are predicted where the distribution is "quantiles".
         epochs: see `SeriesEstimator`.
         batch_size: see `SeriesEstimator`.
         learning_rate: see `SeriesEstimator`.
@@ -50,6 +56,7 @@ class LSSLForecaster(SeriesEstimator):
     References:
         Gu et al. (2021), Combining Recurrent, Convolutional, and Continuous-time Models with Linear State-Space
         Layers, arXiv:2110.13985.
+        Romano, Patterson, Candes (2019), Conformalized Quantile Regression, arXiv:1905.03222, for quantiles.
 
     Example:
         >>> import ctlssl
@@ -71,6 +78,8 @@ class LSSLForecaster(SeriesEstimator):
         known: Sequence[str] = (),
         calibration: float = 0.2,
         bins: int = 4,
+        distribution: str = "gaussian",
+        quantiles: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
         epochs: int = 40,
         batch_size: int = 32,
         learning_rate: float = 3e-3,
@@ -95,6 +104,8 @@ class LSSLForecaster(SeriesEstimator):
         self.known = known
         self.calibration = calibration
         self.bins = bins
+        self.distribution = distribution
+        self.quantiles = quantiles
 
     def fit(self, X: Any, y: None = None) -> LSSLForecaster:
         """Learn.
@@ -113,6 +124,8 @@ class LSSLForecaster(SeriesEstimator):
             raise ValueError(f"known names {found}; the records have {', '.join(self.channels_)}, one must be unknown.")
         if not 0.0 <= self.calibration < 1.0 or self.cuts < 1 or self.bins < 1:
             raise ValueError("calibration is a share from 0 to below 1, cuts and bins are whole numbers from 1 on.")
+        if self.distribution not in ("gaussian", "quantiles"):
+            raise ValueError(f'distribution is {self.distribution!r}; it is "gaussian" or "quantiles".')
         draw = check_random_state(self.random_state)
         order = draw.permutation(ds.sizes["series"])
         count = round(self.calibration * len(order))
@@ -136,7 +149,7 @@ class LSSLForecaster(SeriesEstimator):
             at: Q times after the last row of each record, in its unit.
 
         Returns:
-            (series, ahead, variable): the means.
+            (series, ahead, variable): the means, or medians (or mean quantiles if that is none) of "quantiles".
         """
         return self._forecasts(X, at, None)["mean"]
 
@@ -176,22 +189,21 @@ class LSSLForecaster(SeriesEstimator):
 
         Returns:
             a row for each bin of gaps: `longest_gap`, `targets`, `coverage` (the share inside), `width` and `crps`
-            (of the Gaussian that the model gives), both in normal scores.
+            (of the Gaussian that the model gives, or twice the mean pinball loss of its quantiles), both in normal
+            scores.
         """
-        import scoringrules
-
         self._need_intervals()
         examples, found = self._questions(self._read_fitted(X))
         wanted = examples.target_observed
         gaps = time_since_last(examples, self._planned()).unsqueeze(-1).expand(wanted.shape)[wanted].numpy()
-        mean, scale, target = (part[wanted].double().numpy() for part in (found.mean, found.scale, examples.targets))
-        half = self.intervals_.factor(gaps, coverage) * scale
+        found, target = _chosen(found, wanted), examples.targets[wanted].double().numpy()
+        low, high = self._ends(found, gaps, coverage)
         table = {
             "bin": self.intervals_.bin_of(gaps),
             "gap": gaps,
-            "inside": np.abs(target - mean) <= half,
-            "width": 2 * half,
-            "crps": scoringrules.crps_normal(target, mean, scale),
+            "inside": (low <= target) & (target <= high),
+            "width": high - low,
+            "crps": _crps(found, target, self.problem_.quantiles),
         }
         by_bin = pd.DataFrame(table).groupby("bin")
         return pd.DataFrame(
@@ -212,14 +224,26 @@ class LSSLForecaster(SeriesEstimator):
         examples = in_scores(raw, self.normalizer_)
         return examples, predict(self.model_, examples)
 
-    def _calibrated(self, raw: Examples) -> GapConformal:
+    def _calibrated(self, raw: Examples) -> GapConformal | QuantileConformal:
         examples = in_scores(raw, self.normalizer_)
         if not len(examples):
             raise ValueError("no record of the calibration has a future; give more records, or calibration=0.")
         found, wanted = predict(self.model_, examples), examples.target_observed
-        deviations = ((examples.targets - found.mean).abs() / found.scale)[wanted].double().numpy()
+        target, given = examples.targets[wanted].double().numpy(), _chosen(found, wanted)
         gaps = time_since_last(examples, self._planned()).unsqueeze(-1).expand(wanted.shape)[wanted].numpy()
+        if self.problem_.quantiles:
+            levels = np.array(self.problem_.quantiles)
+            return QuantileConformal(levels, given.quantiles.numpy(), target, gaps, self.bins)
+        deviations = np.abs(target - given.mean.numpy()) / given.scale.numpy()
         return GapConformal.fit(deviations, gaps, self.bins)
+
+    def _ends(self, found: Prediction, gaps: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high ends of intervals in normal scores, of the shape of `gaps` and of the means (...)."""
+        if self.problem_.quantiles:
+            return self.intervals_.ends(found.quantiles.double().numpy(), gaps, coverage)
+        mean = found.mean.double().numpy()
+        half = self.intervals_.factor(gaps, coverage) * found.scale.double().numpy()
+        return mean - half, mean + half
 
     def _forecasts(self, X: Any, at: Sequence[float], coverage: float | None) -> xr.Dataset:
         ds = self._read_fitted(X)
@@ -233,12 +257,17 @@ class LSSLForecaster(SeriesEstimator):
         scores = {"mean": found.mean.double()}
         if coverage is not None:
             self._need_intervals()
-            half = torch.from_numpy(self.intervals_.factor(ahead, coverage))[:, None] * found.scale.double()
-            scores |= {"low": scores["mean"] - half, "high": scores["mean"] + half}
+            gaps = np.broadcast_to(ahead[:, None], found.mean.shape)  # (B, Q, D)
+            low, high = self._ends(found, gaps, coverage)
+            scores |= {"low": torch.from_numpy(low), "high": torch.from_numpy(high)}
         dims = ("series", "ahead", "variable")
         data = {name: (dims, self.normalizer_.inverse(part).numpy()) for name, part in scores.items()}
         coords = {"series": ds["series"].values, "ahead": ahead, "variable": list(self.channels_)}
         return xr.Dataset({**data, "time": (("series", "ahead"), times)}, coords)
+
+    def _problem(self, train: TimeSeries) -> Problem:
+        levels = tuple(self.quantiles) if self.distribution == "quantiles" else ()
+        return replace(super()._problem(train), quantiles=levels)
 
     def _need_intervals(self) -> None:
         if self.intervals_ is None:
@@ -249,6 +278,21 @@ class LSSLForecaster(SeriesEstimator):
 
     def _outputs(self) -> int:
         return len(self.channels_)
+
+
+def _chosen(found: Prediction, wanted: Tensor) -> Prediction:
+    """The forecasts (n,) of the cells that are flagged, in float64."""
+    parts = {name: getattr(found, name) for name in ("mean", "scale", "quantiles")}
+    return Prediction(**{name: None if part is None else part[wanted].double() for name, part in parts.items()})
+
+
+def _crps(found: Prediction, target: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """The continuous ranked probability score of n forecasts, (n,)."""
+    import scoringrules
+
+    if found.quantiles is None:
+        return scoringrules.crps_normal(target, found.mean.numpy(), found.scale.numpy())
+    return scoringrules.crps_quantile(target, found.quantiles.numpy(), np.array(levels))
 
 
 def _half_span(ds: xr.Dataset) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ctlssl.contract import Problem
 from ctlssl.durable import write_whole
 from ctlssl.estimators.intervals import GapConformal
+from ctlssl.estimators.quantile_intervals import QuantileConformal
 from ctlssl.model_names import models_by_name
 from ctlssl.normalization import Normalizer
 from ctlssl.sealed import pack, read_json, unpack
@@ -23,6 +24,7 @@ from ctlssl.training import History
 __all__ = ["read_estimator", "write_estimator"]
 
 _KIND = "estimator 1"
+_QUANTILE_PARTS = ("levels", "quantiles", "targets", "gaps")
 _APART = ("model_", "normalizer_", "problem_", "history_", "intervals_")
 
 
@@ -44,7 +46,10 @@ def write_estimator(estimator: Any, path: str | os.PathLike) -> None:
         if name.endswith("_") and not name.endswith("__") and name not in _APART:
             plain[name] = {"array": value.tolist()} if isinstance(value, np.ndarray) else value
     intervals = getattr(estimator, "intervals_", None)
-    if intervals is not None:
+    if isinstance(intervals, QuantileConformal):
+        for name in _QUANTILE_PARTS:
+            tensors[f"intervals.{name}"] = torch.from_numpy(np.ascontiguousarray(getattr(intervals, name)))
+    elif intervals is not None:
         tensors["intervals.edges"] = torch.from_numpy(intervals.edges)
         tensors |= {f"intervals.{k}": torch.from_numpy(part) for k, part in enumerate(intervals.deviations)}
     about = {
@@ -83,7 +88,10 @@ def read_estimator(cls: type, path: str | os.PathLike) -> Any:
         kept = np.array(value["array"]) if isinstance(value, dict) else value
         setattr(estimator, name, tuple(kept) if isinstance(kept, list) else kept)
     intervals = _named(tensors, "intervals")
-    if intervals:
+    if "levels" in intervals:
+        parts = {name: tensor.numpy() for name, tensor in intervals.items()}
+        estimator.intervals_ = QuantileConformal(**parts, bins=estimator.bins)
+    elif intervals:
         parts = tuple(intervals[str(k)].numpy() for k in range(len(intervals) - 1))
         estimator.intervals_ = GapConformal(intervals["edges"].numpy(), parts)
     elif hasattr(cls, "predict_interval"):

@@ -108,6 +108,6 @@ def _held(driven: Tensor, start: Tensor, kinds: Tensor) -> Tensor:
 
 def _distinct(gaps: Tensor) -> tuple[Tensor, Tensor]:
     """Distinct gaps (U,) and the place of each row's gap among them (B, L)."""
-    if gaps.requires_grad:  # equal gaps need gradients of their own
+    if gaps.requires_grad or torch.compiler.is_exporting():  # equal gaps need gradients of their own
         return gaps.reshape(-1), torch.arange(gaps.numel(), device=gaps.device).reshape(gaps.shape)
     return gaps.unique(return_inverse=True)

@@ -38,6 +38,8 @@ def check_lengths(lengths: Tensor | None, u: Tensor) -> Tensor | None:
     lengths = torch.as_tensor(lengths, device=u.device)
     if lengths.shape != u.shape[:1] or lengths.is_floating_point() or lengths.dtype == torch.bool:
         raise ValueError(f"lengths need {u.shape[0]} integers; found {lengths.dtype} of shape {tuple(lengths.shape)}")
+    if torch.compiler.is_exporting():  # a program of tensors has no eyes for what is in them
+        return lengths
     wrong = ((lengths < 0) | (lengths > u.shape[1])).nonzero()
     if len(wrong):
         series = wrong[0].item()
@@ -73,7 +75,7 @@ def read_gaps(dt: Tensor | float | None, rate: Tensor | float, u: Tensor, length
     """Gaps times rate, (B, L) float64, finite and not negative within the lengths."""
     B, L = u.shape[:2]
     dt, rated = _float64(1.0 if dt is None else dt, u), not (isinstance(rate, int | float) and rate == 1)
-    if tuple(dt.shape) not in ((), (L,), (B, L)):
+    if tuple(dt.shape) not in ((), (B, L), (L,)):
         raise ValueError(f"dt needs to be None, a number, ({L},) or ({B}, {L}); found shape {tuple(dt.shape)}")
     rate = _float64(rate, u) if rated else rate
     if rated and tuple(rate.shape) not in ((), (B,), (B, 1)):
@@ -87,7 +89,7 @@ def read_gaps(dt: Tensor | float | None, rate: Tensor | float, u: Tensor, length
     if sound and not rated and not torch.is_grad_enabled():  # else kept for the way back, and must not be the caller's
         return dt
     rate = torch.as_tensor(rate, dtype=torch.float64, device=u.device)
-    if not (_finite(rate, least=0) and rate.all()):
+    if not (_finite(rate, least=0) and (torch.compiler.is_exporting() or rate.all())):
         wrong = ~((rate > 0) & rate.isfinite())
         raise ValueError(f"rate must be positive and finite; found {rate[wrong].flatten()[0].item()}")
     # One number stays one number, expanded: the convolution may then learn it.
@@ -100,6 +102,8 @@ def read_gaps(dt: Tensor | float | None, rate: Tensor | float, u: Tensor, length
 
 def _finite(numbers: Tensor, least: float = -math.inf) -> bool:
     """Whether all are finite and none is below the least, without a tensor of answers."""
+    if torch.compiler.is_exporting():
+        return True
     if numbers.numel() > 1:
         low, high = torch.stack(numbers.detach().aminmax()).tolist()  # NaN where one is NaN
     else:
@@ -135,7 +139,7 @@ def one_column(dt: Tensor | float | None, batch: int) -> Tensor | float | None:
     if dt is None or isinstance(dt, int | float):
         return dt
     dt = torch.as_tensor(dt)
-    if dt.ndim == 1 and len(dt) != batch:
+    if dt.ndim == 1 and dt.shape[0] != batch:
         raise ValueError(f"dt needs to be a number or one a series, ({batch},); found shape {tuple(dt.shape)}")
     return dt[:, None] if dt.ndim == 1 else dt
 

@@ -183,7 +183,7 @@ class LSSL(nn.Module):
         gaps = read_gaps(dt, rate, u, lengths)
         if self.bidirectional and state is not None:
             raise ValueError("a bidirectional layer reads the whole series: it takes no state")
-        state = check_state(state, len(u), self._state_shape(), (self.channels,))
+        state = check_state(state, u.shape[0], self._state_shape(), (self.channels,))
         run = partial(clocked_run, self._runner(self._choice(u, dt, is_query, rate, view), view))
         with full_precision(u.device.type):
             gates = None if self.gate is None else self.gate(u, lengths)
@@ -249,7 +249,7 @@ class LSSL(nn.Module):
         found = quick_step(self, u, dt, state) if plain else None
         if found is not None:
             return found
-        y, state = self(u[:, None], one_column(dt, len(u)), state=state, view="recurrence")
+        y, state = self(u[:, None], one_column(dt, u.shape[0]), state=state, view="recurrence")
         return y[:, 0], state
 
     def peek(self, state: State, dt: Tensor | float, u: Tensor | None = None) -> Tensor:

@@ -35,7 +35,7 @@ def quick_step(layer: nn.Module, u: Tensor, dt: Tensor | float | None, state: St
         return None
     if not fused(u) or not direct((u, dt, *state)) or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"):
         return None
-    batch, dtype = len(u), layer.C.dtype
+    batch, dtype = u.shape[0], layer.C.dtype
     shapes = u.shape == state.u.shape == (batch, layer.channels) and dt.shape == (batch,) != (0,)
     shapes = shapes and state.x.shape == (batch, *layer._state_shape())
     if not shapes or not u.dtype == state.x.dtype == state.u.dtype == dtype or not dt.is_floating_point():

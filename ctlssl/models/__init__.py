@@ -7,6 +7,7 @@ from ctlssl.contract import Model
 from ctlssl.layers import FAMILY
 from ctlssl.models.ensemble import Ensemble
 from ctlssl.models.event_model import EventModel
+from ctlssl.models.folded_model import FoldedModel
 from ctlssl.models.layer_model import LayerModel
 from ctlssl.models.lssl_model import LSSLModel
 from ctlssl.models.paper import PAPER_MODELS, PAPER_SETTINGS, PaperSetting, PaperSize, paper_model
@@ -15,8 +16,10 @@ __all__ = [
     "MODELS",
     "PAPER_MODELS",
     "PAPER_SETTINGS",
+    "SERIES_MODELS",
     "Ensemble",
     "EventModel",
+    "FoldedModel",
     "LSSLModel",
     "LayerModel",
     "PaperSetting",
@@ -28,3 +31,6 @@ MODELS: dict[str, Callable[..., Model]] = {
     "lssl": LSSLModel,
     **{name: partial(LayerModel, layer=name) for name in FAMILY},
 }
+
+SERIES_MODELS: dict[str, Callable[..., Model]] = {"folded": FoldedModel}
+"""Models that answer once a series and never forecast, by name."""

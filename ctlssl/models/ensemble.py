@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from ctlssl.contract import Model, Prediction
 from ctlssl.model_state import ModelState, Pooled, Summed
@@ -18,9 +20,9 @@ __all__ = ["Ensemble"]
 class Ensemble(Model):
     """The mixture of what several models of one problem answer, each of equal weight.
 
-    Probabilities of classes are averaged; of forecasts and targets the mean and the standard deviation of the mixture
-    are given: m = mean m_k, s^2 = mean(s_k^2 + m_k^2) - m^2. The members are trained each for itself, from weights of
-    their own. It keeps a state where all its members keep one.
+    Probabilities of classes and survival curves are averaged; of forecasts and targets the mean and the standard
+    deviation of the mixture are given: m = mean m_k, s^2 = mean(s_k^2 + m_k^2) - m^2; quantiles are averaged. The
+    members are trained each for itself, from weights of their own. It keeps a state where all its members keep one.
 
     Args:
         members: models of one problem.
@@ -67,11 +69,19 @@ class Ensemble(Model):
         self.evaluations += sum(member.evaluations for member in self.members) - before
         kept = [answer.state for answer in answers]
         together = None if any(held is None for held in kept) else _together(kept)
-        if self.problem.kind == "classification":
-            shares = torch.stack([answer.logits.log_softmax(dim=-1) for answer in answers])  # (M, B, K)
-            return Prediction(logits=shares.logsumexp(dim=0), state=together)
+        if self.problem.kind == "survival":
+            return Prediction(logits=_mixed_hazards([answer.logits for answer in answers]), state=together)
+        if self.problem.answers_logits:
+            shares = torch.stack([answer.logits.log_softmax(dim=-1) for answer in answers])  # (M, B, K) or (M, B, Q, K)
+            logits = shares.logsumexp(dim=0)
+            if self.problem.asks_queries:
+                logits = torch.where(torch.isnan(query_times).unsqueeze(-1), torch.zeros_like(logits), logits)
+            return Prediction(logits=logits, state=together)
         means = torch.stack([answer.mean for answer in answers])  # (M, ...)
         mean = means.mean(dim=0)
+        if self.problem.quantiles:
+            quantiles = torch.stack([answer.quantiles for answer in answers]).mean(dim=0)
+            return Prediction(mean=mean, quantiles=quantiles, state=together)
         if any(answer.scale is None for answer in answers):
             return Prediction(mean=mean, state=together)
         variance = torch.stack([answer.scale.square() for answer in answers]).mean(dim=0)
@@ -94,6 +104,14 @@ class Ensemble(Model):
             pooled = [Pooled(state.pooled.count, *(part[k] for part in parts)) for k in range(len(one))]
         summed = [None if held.summed is None else state.summed for held in one]
         return [ModelState(state.seen, *parts) for parts in zip(layers, pooled, summed, strict=True)]
+
+
+def _mixed_hazards(logits: Sequence[Tensor]) -> Tensor:
+    """Logits of the hazards (B, K) of the mean of the survival curves that those of the members give."""
+    curves = -softplus(torch.stack(list(logits))).cumsum(dim=-1)  # (M, B, K): log S
+    mean = curves.logsumexp(dim=0) - math.log(len(logits))  # (B, K)
+    steps = -mean.diff(dim=-1, prepend=torch.zeros_like(mean[:, :1]))  # -log(1 - h)
+    return torch.log(torch.expm1(steps.clamp(min=torch.finfo(steps.dtype).tiny)))
 
 
 def _together(states: Sequence[ModelState]) -> ModelState:

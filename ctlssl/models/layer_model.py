@@ -34,6 +34,7 @@ class LayerModel(Stack):
         carried: False: the encoder shows a value in its own row alone, not until the next.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
         pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
+        span_pieces: into which the time from first to last observation is cut for the head, see `Stack`; 0 none.
 
     Raises:
         ValueError: a layer that does not exist.
@@ -63,10 +64,11 @@ class LayerModel(Stack):
         carried: bool = True,
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
+        span_pieces: int = 0,
     ) -> None:
         if layer not in FAMILY:
             raise ValueError(f"no layer {layer!r}; there are {', '.join(FAMILY)}")
         steps = step_range_of(problem) if step_range is None else tuple(step_range)
         make = partial(FAMILY[layer], width, step_range=steps, **(options or {}))
-        reading = summaries, channel_dropout, carried, pooling, pieces
+        reading = summaries, channel_dropout, carried, pooling, pieces, span_pieces
         super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)

@@ -46,6 +46,7 @@ class LSSLModel(Stack):
         carried: False: the encoder shows a value in its own row alone, not until the next.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
         pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
+        span_pieces: into which the time from first to last observation is cut for the head, see `Stack`; 0 none.
         blocks: in which a diagonal A starts, as in `LSSL`.
 
     References:
@@ -83,6 +84,7 @@ class LSSLModel(Stack):
         carried: bool = True,
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
+        span_pieces: int = 0,
     ) -> None:
         make = partial(
             LSSL,
@@ -97,7 +99,7 @@ class LSSLModel(Stack):
             step_size=step_size,
             blocks=blocks,
         )
-        reading = summaries, channel_dropout, carried, pooling, pieces
+        reading = summaries, channel_dropout, carried, pooling, pieces, span_pieces
         super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)
 
     def timescales(self) -> xarray.Dataset:

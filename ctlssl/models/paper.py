@@ -22,7 +22,7 @@ from torch.nn.utils import parametrize
 
 from ctlssl.contract import Prediction, Problem
 from ctlssl.encoders import Encoded
-from ctlssl.heads import gather
+from ctlssl.heads import around, gather, outputs_of
 from ctlssl.layers import LSSL
 from ctlssl.model_state import Pooled
 from ctlssl.models.lssl_model import LSSLModel
@@ -144,7 +144,7 @@ def paper_model(
         )
         for _ in range(size.layers)
     )
-    if problem.kind != "forecasting":
+    if not problem.asks_queries:
         model.head = _MeanHead(problem, size.width)
     return model
 
@@ -204,12 +204,12 @@ class _SharedRow(nn.Module):
 
 
 class _MeanHead(nn.Module):
-    """One answer a series by a linear map of the mean row: logits, or mean and scale."""
+    """One answer a series by a linear map of the mean row: logits, mean and scale, or quantiles."""
 
     def __init__(self, problem: Problem, width: int) -> None:
         super().__init__()
-        self.classes = problem.kind == "classification"
-        self.linear = nn.Linear(width + problem.static, problem.outputs * (1 if self.classes else 2))
+        self.problem = problem
+        self.linear = nn.Linear(width + problem.static, outputs_of(problem))
 
     def gather(self, features: Tensor, committed: Tensor, before: Pooled | None = None) -> Pooled:
         """What is pooled after these rows (B, K, W), of which the flagged (B, K) are committed."""
@@ -220,7 +220,9 @@ class _MeanHead(nn.Module):
         count = pooled.count.clamp(min=1).unsqueeze(-1)  # (B, 1)
         mean = pooled.total.to(pooled.most.dtype) / count  # (B, W)
         out = self.linear(mean if encoded.static is None else torch.cat([mean, encoded.static], dim=-1))
-        if self.classes:
+        if self.problem.answers_logits:
             return Prediction(logits=out)  # (B, outputs)
+        if self.problem.quantiles:
+            return around(*out.tensor_split([self.problem.outputs], dim=-1), self.problem)
         mean, raw = out.chunk(2, dim=-1)  # (B, outputs)
         return Prediction(mean=mean, scale=softplus(raw) + 1e-3)

@@ -15,6 +15,7 @@ from ctlssl.encoders import Encoded, Encoder
 from ctlssl.heads import head
 from ctlssl.interleaving import Backward, take
 from ctlssl.model_state import ModelState, Pooled, Seen
+from ctlssl.piecewise_linear import piecewise_linear
 from ctlssl.series import TimeSeries
 from ctlssl.step_size import SLOWEST_POLE
 from ctlssl.views import State
@@ -43,6 +44,9 @@ class Stack(Model, ABC):
         carried: False: the encoder shows a value in its own row alone, see `Encoder`.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
         pieces: into which the encoder cuts the values, see `Encoder`.
+        span_pieces: into which the time from the first to the last observation, up to a horizon, is cut for the head,
+            which can then tell any length from any other; 0: the head reads it of the features alone. Not where
+            queries are asked.
     """
 
     def __init__(
@@ -58,8 +62,14 @@ class Stack(Model, ABC):
         carried: bool = True,
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
+        span_pieces: int = 0,
     ) -> None:
         super().__init__(problem)
+        if isinstance(span_pieces, bool) or not isinstance(span_pieces, int) or span_pieces < 0:
+            raise ValueError(f"span_pieces is {span_pieces!r}; it is a whole number from 0 on")
+        if span_pieces and problem.kind == "forecasting":
+            raise ValueError("the length of a whole series tells a query of what comes after it; use span_pieces=0")
+        self.span_pieces = span_pieces
         if unknown := set(pooling) - set(POOLING):
             raise ValueError(f"pooling {sorted(unknown)} is unknown; there are {', '.join(POOLING)}")
         self.pooling = tuple(pooling)
@@ -67,8 +77,9 @@ class Stack(Model, ABC):
         self.encoder = Encoder(problem, width, carried, channel_dropout, pieces)
         self.blocks = nn.ModuleList(_Block(make, width, bidirectional, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.head = head(problem, width, dropout)
-        self.readout = SummaryReadout(problem, width, dropout) if summaries else None
+        told = replace(problem, static=problem.static + span_pieces)
+        self.head = head(told, width, dropout)
+        self.readout = SummaryReadout(told, width, dropout) if summaries else None
 
     def forward(
         self,
@@ -87,6 +98,7 @@ class Stack(Model, ABC):
             layers.append(after)
         hidden = self.norm(hidden)  # (B, R, W)
         pooled = self.head.gather(hidden, rows.committed, None if state is None else state.pooled)
+        encoded = self._with_span(encoded) if self.span_pieces else encoded
         prediction, summed = self.head.answer(encoded, self._chosen(pooled), rows.at_queries(hidden)), None
         if self.readout is not None:
             summed = self.readout.summaries.gather(encoded, None if state is None else state.summed)
@@ -103,12 +115,18 @@ class Stack(Model, ABC):
         kept = [part if name in self.pooling else torch.zeros_like(part) for name, part in parts.items()]
         return Pooled(pooled.count, *kept)
 
+    def _with_span(self, encoded: Encoded) -> Encoded:
+        """With the time from the first to the last observation in pieces as further covariates, (B, S + P)."""
+        span = (encoded.seen.time - encoded.seen.start) * encoded.rate / self.problem.horizon  # (B,)
+        told = piecewise_linear(span.to(encoded.features.dtype).unsqueeze(1), 0.0, 1.0, self.span_pieces)  # (B, P)
+        return replace(encoded, static=told if encoded.static is None else torch.cat([encoded.static, told], dim=1))
+
     def initial_state(self, batch: int) -> ModelState:
         """See `Model.initial_state`."""
         if self.bidirectional:
             raise ValueError("a bidirectional model reads whole series from both ends: it keeps and takes no state")
         like = self.norm.weight
-        forecasts = self.problem.kind == "forecasting"
+        forecasts = self.problem.asks_queries
         return ModelState(
             Seen.nothing(batch, self.problem.channels, like),
             tuple(block.layer.initial_state(batch) for block in self.blocks),

@@ -123,7 +123,7 @@ def pretrain(
         (('forecasting', 'interpolation', 'infilling', 'copying', 'next_event'), 3, 2)
     """
     settings = PretrainingSettings() if settings is None else settings
-    if model.problem.kind != "forecasting":
+    if model.problem.kind != "forecasting" or model.problem.quantiles:
         raise ValueError(
             f"pre-training asks for values at times; build the model for a problem of kind 'forecasting', found "
             f"{model.problem.kind!r}, and give its weights to another with transfer()"

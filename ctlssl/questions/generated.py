@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 
+import xarray as xr
+
+from ctlssl.examples import Examples
 from ctlssl.questions.task import Task
-from ctlssl.questions.windows import class_of_series, later_values, numbers_of_series
+from ctlssl.questions.windows import class_of_series, later_values, numbers_of_series, response_to_inputs
 
 __all__ = ["TASKS"]
+
+
+def planned_doses(ds: xr.Dataset, until: float) -> Examples:
+    """Concentrations after a time, from those before it and from all doses."""
+    return response_to_inputs(ds, "concentration", ("dose",), ds["time"].values <= until)
+
 
 TASKS = (
     Task(
@@ -25,6 +34,14 @@ TASKS = (
         description="concentrations of the hours 48 to 72, in which nothing is given, from the first 48 h",
         window=48.0,
         build=partial(later_values, landmark=48.0, asked=("concentration",)),
+    ),
+    Task(
+        name="drug_kinetics/planned",
+        dataset="drug_kinetics",
+        kind="forecasting",
+        description="concentrations of the hours 6 to 72, from those before and from all doses, which are planned",
+        window=72.0,
+        build=partial(planned_doses, until=6.0),
     ),
     Task(
         name="jumps/forecast",

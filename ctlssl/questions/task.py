@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import xarray as xr
 from torch import Tensor
 
 from ctlssl.examples import Examples
 from ctlssl.normalization import Normalizer
+from ctlssl.packed_series import PackedSeries
 from ctlssl.series import TimeSeries
 
 __all__ = ["Task"]
@@ -23,7 +25,7 @@ class Task:
     Args:
         name: what `prepare` calls it, "dataset/question".
         dataset: the data set that it is asked of.
-        kind: "classification", "regression" or "forecasting".
+        kind: of problem, as in `Problem`.
         description: one line.
         window: how much time a model may see, in the data set's unit; None is the longest span of the training part.
         build: the examples of a Dataset, in raw units.
@@ -34,6 +36,8 @@ class Task:
         covariates: makes the static covariates that models see of those of a Dataset, (series, S); None takes them as
             they are.
         scale: learns from the training part the map from raw units to those of models and scores.
+        metric: what a clock ablation tells its models apart by; None is the metric of the kind.
+        subgroups: name -> which of the examples belong to it, (B,) bool: what recipes also score of the test part.
 
     Raises:
         ValueError: shares that do not sum to 1, or fewer than two folds.
@@ -48,7 +52,9 @@ class Task:
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2)
     folds: int | None = None
     covariates: Callable[[xr.Dataset], Tensor] | None = None
-    scale: Callable[[TimeSeries], Normalizer] = Normalizer.fit
+    scale: Callable[[TimeSeries | PackedSeries], Normalizer] = Normalizer.fit
+    metric: str | None = None
+    subgroups: Mapping[str, Callable[[Examples], np.ndarray]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if len(self.shares) != 3 or min(self.shares) <= 0 or not math.isclose(sum(self.shares), 1.0):

@@ -12,7 +12,15 @@ from ctlssl.examples import Examples
 from ctlssl.schema import channels, select_rows, select_series, series_of_row, to_series
 from ctlssl.series import TimeSeries
 
-__all__ = ["class_of_series", "has_row", "later_values", "numbers_of_series", "part_of", "rows_with_a_value"]
+__all__ = [
+    "class_of_series",
+    "has_row",
+    "later_values",
+    "numbers_of_series",
+    "part_of",
+    "response_to_inputs",
+    "rows_with_a_value",
+]
 
 
 def rows_with_a_value(ds: xr.Dataset, after: float, until: float) -> np.ndarray:
@@ -92,4 +100,40 @@ def later_values(ds: xr.Dataset, landmark: float, asked: Sequence[str] | None = 
         targets=future.values,
         target_observed=future.observed & wanted,
         variables=channels(ds),
+    )
+
+
+def response_to_inputs(
+    ds: xr.Dataset,
+    response: str,
+    inputs: Sequence[str],
+    shown: np.ndarray,
+    covariates: Sequence[str] | None = None,
+) -> Examples:
+    """All of the inputs are shown, as planned in advance, and some values of the response; the others are asked for.
+
+    Args:
+        ds: the data.
+        response: a channel.
+        inputs: channels that are shown beside it at all times.
+        shown: (obs,) bool, where the response is shown.
+        covariates: the static ones; None all.
+    """
+    measured = ds[response].notnull().values  # (obs,)
+    given = np.zeros_like(measured)
+    for name in inputs:
+        given |= ds[name].notnull().values
+    shown, asked = measured & shown, measured & ~shown
+    chosen, variables = has_row(ds, shown | given) & has_row(ds, asked), (*inputs, response)
+    hidden = ds.assign({response: ds[response].where(xr.DataArray(shown, dims="obs"))})
+    seen = select_series(select_rows(hidden, shown | given), chosen)
+    future = to_series(select_series(select_rows(ds, asked), chosen), variables, (), torch.float64)
+    wanted = torch.tensor([name == response for name in variables])  # (D,)
+    return Examples(
+        series=to_series(seen, variables, covariates, torch.float64),
+        ids=ds["series"].values[chosen],
+        query_times=torch.where(future.in_length, future.times, torch.nan),
+        targets=future.values,
+        target_observed=future.observed & wanted,
+        variables=variables,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,19 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ctlssl.baselines import REFERENCES
+from ctlssl.baselines import PERIOD_REFERENCES, REFERENCES
 from ctlssl.catalogue import load_dataset
 from ctlssl.comparison.cells import Cell, Cells, Result, cells_in, finite_or_none
 from ctlssl.comparison.keys import digest_of_split, surroundings
 from ctlssl.comparison.threads import held_to_threads
-from ctlssl.comparison.work import built, score_reference
-from ctlssl.contract import Model
+from ctlssl.comparison.work import built
+from ctlssl.contract import Model, Prediction
 from ctlssl.model_names import models_by_name
 from ctlssl.models import Ensemble
 from ctlssl.recipes.recipe import Recipe
 from ctlssl.tasks import TASKS, Examples, Split, prepare
-from ctlssl.training import Checkpoints, evaluate, fit
+from ctlssl.training import Checkpoints, fit, predict, score
 
 __all__ = ["Scores", "ablate", "reproduce", "reproduce_reference"]
 
@@ -113,14 +115,19 @@ def reproduce_reference(recipe: Recipe, name: str, seeds: int | None = None) -> 
 
     Args:
         recipe: whose task, seeds and parts count.
-        name: "linear", "boosting" or "last_value".
+        name: in `REFERENCES` or `PERIOD_REFERENCES` of `ctlssl.baselines`.
         seeds: as in `reproduce`.
     """
-    results = []
+    results, known = [], {**REFERENCES, **PERIOD_REFERENCES}
+    if name not in known:
+        raise ValueError(f"unknown reference {name!r}; choose from {', '.join(known)}.")
     for seed in range(recipe.seeds if seeds is None else seeds):
-        results.append(score_reference(REFERENCES[name], prepare(recipe.task, seed, refit=recipe.refit), seed))
-    metrics = {key: tuple(result["metrics"][key] for result in results) for key in results[0]["metrics"]}
-    return Scores(name, metrics, tuple(result["costs"]["train_seconds"] for result in results), 0)
+        split, started = prepare(recipe.task, seed, refit=recipe.refit), time.perf_counter()
+        fitted = known[name](split.problem, seed=seed).fit(split.train.series, split.train.labels)
+        seconds = time.perf_counter() - started
+        prediction = fitted.predict(split.test.series, split.test.query_times)
+        results.append({"metrics": _metrics(recipe.task, prediction, split.test), "seconds": seconds})
+    return Scores(name, _by_metric(results), tuple(result["seconds"] for result in results), 0)
 
 
 def _scores(
@@ -138,8 +145,28 @@ def _scores(
         for seed in range(recipe.seeds if seeds is None else seeds):
             split = prepare(recipe.task, seed, ds, refit=recipe.refit and part == "test")
             results.append(_obtained(name, recipe, seed, split, part, cells, folder, tell))
-    metrics = {key: tuple(result["metrics"][key] for result in results) for key in results[0]["metrics"]}
-    return Scores(name, metrics, tuple(result["seconds"] for result in results), results[0]["parameters"])
+    return Scores(name, _by_metric(results), tuple(result["seconds"] for result in results), results[0]["parameters"])
+
+
+def _by_metric(results: Sequence[Result]) -> dict[str, tuple[float, ...]]:
+    """The numbers of all splits by metric; what a split could not tell is NaN."""
+    return {
+        key: tuple(math.nan if result["metrics"][key] is None else result["metrics"][key] for result in results)
+        for key in results[0]["metrics"]
+    }
+
+
+def _metrics(task: str, prediction: Prediction, examples: Examples) -> dict[str, float | None]:
+    """The metrics of all examples, and "metric, subgroup" of those of each subgroup of the task."""
+    asked = TASKS[task]
+    metrics = score(asked.kind, prediction, examples)
+    answers = {name: getattr(prediction, name) for name in ("logits", "mean", "scale")}
+    for name, members in asked.subgroups.items():
+        chosen = torch.from_numpy(members(examples))  # (B,)
+        part = Prediction(**{key: None if answer is None else answer[chosen] for key, answer in answers.items()})
+        found = score(asked.kind, part, examples.select(chosen))
+        metrics |= {f"{key}, {name}": value for key, value in found.items()}
+    return {key: finite_or_none(value) for key, value in metrics.items()}
 
 
 def _obtained(
@@ -171,9 +198,9 @@ def _trained_and_scored(
         model, spent = _member(recipe, 1000 * member + seed, split, folder, tell, f"{label}, member {member + 1}")
         models.append(model)
         seconds += spent
-    metrics = evaluate(models[0] if len(models) == 1 else Ensemble(models), scored)
+    prediction = predict(models[0] if len(models) == 1 else Ensemble(models), scored)
     return {
-        "metrics": {key: finite_or_none(value) for key, value in metrics.items()},
+        "metrics": _metrics(recipe.task, prediction, scored),
         "seconds": seconds,
         "wall_seconds": time.perf_counter() - started,
         "parameters": sum(parameter.numel() for parameter in models[0].parameters() if parameter.requires_grad),

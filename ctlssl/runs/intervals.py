@@ -60,7 +60,8 @@ def bootstrap_intervals(
         for _ in range(draws):
             index = torch.from_numpy(draw.integers(B, size=B))
             part = bare.select(index)
-            if part.target_observed is not None and not part.target_observed.any():
+            asked = part.target_observed if part.target_observed is not None else _labelled(part)
+            if asked is not None and not asked.any():
                 continue
             for name, value in score(kind, _rows(prediction, index), part).items():
                 found.setdefault(name, []).append(value)
@@ -69,6 +70,11 @@ def bootstrap_intervals(
         name: tuple(np.nanpercentile(values, shares).tolist()) if np.isfinite(values).any() else (np.nan, np.nan)
         for name, values in found.items()
     }
+
+
+def _labelled(part: Examples) -> Tensor | None:
+    """Which queries have a class, where that is asked."""
+    return None if part.targets is None or part.targets.is_floating_point() else part.targets >= 0
 
 
 def _rows(prediction: Prediction, index: Tensor) -> Prediction:

@@ -53,7 +53,7 @@ class LiveRun:
     ) -> None:
         if unknown not in ("error", "drop"):
             raise ValueError(f"unknown={unknown!r} is neither error nor drop.")
-        forecasts = run.model.problem.kind == "forecasting"
+        forecasts = run.model.problem.asks_queries
         if forecasts != bool(at):
             raise ValueError(
                 "forecasts need times ahead (--at)" if forecasts else "there is one answer a series: no at"
@@ -152,7 +152,15 @@ class LiveRun:
         kind, run = self.run.model.problem.kind, self.run
         if kind == "forecasting":
             return {"forecasts": self._forecasts(stream, time)}
+        if kind == "labelling":
+            times = [time + ahead for ahead in self.at]
+            shares = torch.softmax(stream.predict([times]).logits.double(), 2)[0].tolist()  # Q lists of K
+            named = (dict(zip(run.answers, part, strict=True)) for part in shares)
+            return {"labels": [{"time": at, **part} for at, part in zip(times, named, strict=True)]}
         found = stream.predict()
+        if kind == "survival":
+            curve = torch.exp(-torch.nn.functional.softplus(found.logits.double()).cumsum(1))[0]  # (K,)
+            return dict(zip(run.answers, curve.tolist(), strict=True))
         if kind == "classification":
             return dict(zip(run.answers, torch.softmax(found.logits.double(), 1)[0].tolist(), strict=True))
         found = found if run.targets is None else run.targets.inverse(found)

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from ctlssl.baselines import BASELINES
 from ctlssl.catalogue import load_dataset
 from ctlssl.contract import Model, Problem
-from ctlssl.models import MODELS
+from ctlssl.model_names import NAMED
 from ctlssl.runs.table_task import Loaded, TableTask
 from ctlssl.tasks import TASKS
 from ctlssl.training import Training
@@ -28,7 +27,7 @@ class RunSettings:
 
     Args:
         task: a name in `ctlssl.tasks.TASKS`, such as "covid19/death", or a question put to files of one's own.
-        model: a name in `ctlssl.models.MODELS` or `ctlssl.baselines.BASELINES`.
+        model: a name in `ctlssl.model_names.NAMED`, which has the models and the baselines.
         width: of the model.
         options: further options of the model, as its class names them.
         training: how; its seed also gives the split and the initial weights.
@@ -51,7 +50,7 @@ class RunSettings:
     def __post_init__(self) -> None:
         if isinstance(self.task, Mapping):
             object.__setattr__(self, "task", TableTask.from_dict(self.task))
-        known = {"model": {**MODELS, **BASELINES}} | ({"task": TASKS} if isinstance(self.task, str) else {})
+        known = {"model": NAMED} | ({"task": TASKS} if isinstance(self.task, str) else {})
         for name, names in known.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; there are {', '.join(names)}.")
@@ -69,7 +68,7 @@ class RunSettings:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.training.seed)
             try:
-                return {**MODELS, **BASELINES}[self.model](problem, width=self.width, **self.options)
+                return NAMED[self.model](problem, width=self.width, **self.options)
             except TypeError as error:
                 raise ValueError(f"options of {self.model}: {error}") from error
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ctlssl.contract import KINDS
 from ctlssl.examples import Examples
 from ctlssl.questions.task import Task
 from ctlssl.questions.windows import has_row, later_values, part_of, rows_with_a_value
@@ -22,6 +21,8 @@ from ctlssl.tables import read_table, screen
 from ctlssl.tables.reading import Columns, from_frame, read_frame
 
 __all__ = ["Loaded", "TableTask"]
+
+_KINDS = ("classification", "regression", "forecasting")  # what a table can ask
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,7 @@ class TableTask:
         invalid: as in `ctlssl.read_table`.
         limits: plausible range (low, high) by variable, as in `ctlssl.screen`.
         outside: as there.
+        from_disk: records are a .nc that may be larger than memory; only a batch of them is held at a time.
 
     Raises:
         ValueError: values that cannot be.
@@ -98,6 +100,7 @@ class TableTask:
     invalid: str = "error"
     limits: dict[str, tuple[float, float]] = field(default_factory=dict)
     outside: str = "error"
+    from_disk: bool = False
 
     def __post_init__(self) -> None:
         for name in ("label", "static"):
@@ -106,8 +109,8 @@ class TableTask:
         if not isinstance(self.limits, Mapping) or any(len(pair) != 2 for pair in self.limits.values()):
             raise ValueError(f"limits are (low, high) by variable, found {self.limits!r}.")
         object.__setattr__(self, "limits", {name: tuple(map(float, pair)) for name, pair in self.limits.items()})
-        if self.kind not in (None, *KINDS):
-            raise ValueError(f"kind {self.kind!r} is unknown; it is one of {', '.join(KINDS)}.")
+        if self.kind not in (None, *_KINDS):
+            raise ValueError(f"kind {self.kind!r} is unknown; it is one of {', '.join(_KINDS)}.")
         for name in ("landmark", "until"):
             given = getattr(self, name)
             if given is not None and not (isinstance(given, int | float) and math.isfinite(given)):
@@ -162,10 +165,9 @@ class TableTask:
             TypeError: as `ctlssl.read_table`.
             ValueError: as there and as `ctlssl.screen`, or a column that neither file has.
         """
-        ends = () if self.end is None else (self.end,)
-        needed = list(dict.fromkeys((*self.label, *self.static, *ends))) if needed is None else list(needed)
         path = Path(self.records)
-        outcomes = Outcomes.nothing() if self.labels is None else Outcomes.read(self.labels, self.id)
+        outcomes, wanted = self.outcomes()
+        needed = wanted if needed is None else list(needed)
         own = [name for name in needed if name not in outcomes.table.columns]
         if path.suffix == ".nc":
             ds = read_table(path)
@@ -178,12 +180,24 @@ class TableTask:
                     f"{path}: no column {', '.join(map(repr, absent))}; if it stands in a second table, with one row "
                     "per series, give that one as labels."
                 )
-            df = df.drop(columns=[name for name in (*self.label, *ends) if name in df.columns and name not in own])
+            df = df.drop(columns=[name for name in wanted if name in df.columns and name not in own])
             policies = {"unit": self.unit, "duplicates": self.duplicates, "invalid": self.invalid}
             ds = from_frame(df, columns, path, own or None, None, **policies)
         ds, outcomes = join(ds, outcomes, own, needed, f"{self.records} and {self.labels}" if self.labels else path)
         known = {name: pair for name, pair in self.limits.items() if name in channels(ds)}
         return screen(ds, variables, unknown, known, self.outside), outcomes
+
+    def outcomes(self) -> tuple[Outcomes, list[str]]:
+        """The second table, if there is one, and the columns of one value per series that the question needs.
+
+        Raises:
+            FileNotFoundError: the file is not there.
+            TypeError: as `Outcomes.read`.
+            ValueError: as there.
+        """
+        ends = () if self.end is None else (self.end,)
+        table = Outcomes.nothing() if self.labels is None else Outcomes.read(self.labels, self.id)
+        return table, list(dict.fromkeys((*self.label, *self.static, *ends)))
 
     def load(
         self,
@@ -205,12 +219,21 @@ class TableTask:
             TypeError: as `read`, and labels that are no numbers where numbers are asked for.
             ValueError: as `read`, and no series with a label.
         """
-        ds, outcomes = self.read(variables, unknown)
+        return self.ask(*self.read(variables, unknown), classes, categories)
+
+    def ask(
+        self,
+        ds: xr.Dataset,
+        outcomes: Outcomes,
+        classes: Sequence[str] = (),
+        categories: Mapping[str, Sequence[str]] | None = None,
+    ) -> Loaded:
+        """The question, put to records that `read` gave; arguments and errors as of `load`."""
         kind = "forecasting" if not self.label else self.kind or outcomes.kind(self.label)
         found = attach(ds, outcomes, kind, self.label, self.static, self.end, classes, categories)
         name = f"{Path(self.records).stem}/{', '.join(self.label) or 'forecast'}"
         shown = "whole records" if self.landmark is None else f"records up to {self.landmark:g}"
-        build = {"classification": self._classes, "regression": self._numbers, "forecasting": self._later}[kind]
+        build = self._later if kind == "forecasting" else self._labelled
         task = Task(name, self.records, kind, f"{', '.join(self.label) or 'later values'}, from {shown}", None, build)
         return Loaded(found.ds, task, found.classes, found.categories, found.notes)
 
@@ -223,22 +246,22 @@ class TableTask:
             return np.ones(ds.sizes["series"], dtype=bool)
         return ds[self.end].values > self.landmark  # (series,)
 
-    def _seen(self, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    def seen(self, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
         """Rows (obs,) that are shown, and series (series,) that have one and were still there."""
         rows = rows_with_a_value(ds, -np.inf, np.inf if self.landmark is None else self.landmark)
         return rows, has_row(ds, rows) & self._still_there(ds)
 
-    def _examples(self, ds: xr.Dataset, labels: torch.Tensor) -> Examples:
-        rows, chosen = self._seen(ds)
-        ids = ds["series"].values[chosen]
-        return Examples(part_of(ds, rows, chosen), ids, labels[torch.from_numpy(chosen)], variables=channels(ds))
+    def answers(self, ds: xr.Dataset) -> torch.Tensor:
+        """What is to be predicted of all series: classes (series,), or numbers (series, T)."""
+        columns = [ds[name].values for name in self.label]
+        if len(columns) == 1 and columns[0].dtype.kind == "i":
+            return torch.from_numpy(columns[0].astype(np.int64))
+        return torch.from_numpy(np.stack(columns, axis=1).astype(np.float64)).float()
 
-    def _classes(self, ds: xr.Dataset) -> Examples:
-        return self._examples(ds, torch.from_numpy(ds[self.label[0]].values.astype(np.int64)))
-
-    def _numbers(self, ds: xr.Dataset) -> Examples:
-        columns = [ds[name].values.astype(np.float64) for name in self.label]
-        return self._examples(ds, torch.from_numpy(np.stack(columns, axis=1)).float())
+    def _labelled(self, ds: xr.Dataset) -> Examples:
+        rows, chosen = self.seen(ds)
+        labels = self.answers(ds)[torch.from_numpy(chosen)]
+        return Examples(part_of(ds, rows, chosen), ds["series"].values[chosen], labels, variables=channels(ds))
 
     def _later(self, ds: xr.Dataset) -> Examples:
         ds = select_series(ds, self._still_there(ds))

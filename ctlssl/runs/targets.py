@@ -68,6 +68,8 @@ class TargetScale:
         raw: dict[str, Any] = {"mean": prediction.mean.double() * scale + mean}
         if prediction.scale is not None:
             raw["scale"] = prediction.scale.double() * scale
+        if prediction.quantiles is not None:
+            raw["quantiles"] = prediction.quantiles.double() * scale.unsqueeze(-1) + mean.unsqueeze(-1)
         return replace(prediction, **raw)
 
     def _like(self, tensor: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ctlssl.contract import Model
 from ctlssl.runs.folder import RunFolder
+from ctlssl.runs.from_disk import split_on_disk
 from ctlssl.runs.settings import RunSettings
-from ctlssl.runs.table_task import TableTask
+from ctlssl.runs.table_task import Loaded, TableTask
 from ctlssl.runs.targets import TargetScale
 from ctlssl.schema import static
 from ctlssl.tasks import Split, prepare
 from ctlssl.training import Checkpoints, Interrupted, Progress, evaluate, fit, predict, score
 from ctlssl.training.processes import Processes, joined
 
-__all__ = ["train_run"]
+__all__ = ["split_of", "train_run"]
 
 
 def train_run(
@@ -62,7 +65,7 @@ def train_run(
         >>> settings = RunSettings("covid19/death", training=Training(epochs=1))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     sorted(train_run(settings, folder))
-        ['accuracy', 'auprc', 'auroc', 'log_loss']
+        ['accuracy', 'auprc', 'auroc', 'log_loss', 'macro_f1']
     """
     with joined() as processes:
         if processes.rank:
@@ -81,7 +84,7 @@ def _train(
     settings: RunSettings, folder: RunFolder, progress: Progress | None, checkpoint_seconds: float, scored: bool
 ) -> dict[str, float]:
     """Train and score in a folder that is held."""
-    prepared = _prepared(settings)
+    prepared = _prepared(settings, folder.path / "series")
     split = prepared.split
     folder.write_json("data.json", dict(prepared.about))
     folder.write_tensors("data.safetensors", split.normalizer.tensors())
@@ -93,12 +96,12 @@ def _train(
     folder.write_tensors("model.safetensors", model.state_dict())
     seconds = enumerate(history.seconds, start=1)
     folder.write_lines("seconds.jsonl", [{"epoch": epoch, "seconds": spent} for epoch, spent in seconds])
-    if not scored:
-        return {}
-    scores = _scores(model, split, prepared.targets)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    about = {"epochs": len(history.train_loss), "best_epoch": history.best_epoch + 1, "parameters": parameters}
-    folder.write_json("report.json", {"test": scores, **about})
+    scores = _scores(model, split, prepared.targets) if scored else {}
+    if scored:
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        about = {"epochs": len(history.train_loss), "best_epoch": history.best_epoch + 1, "parameters": parameters}
+        folder.write_json("report.json", {"test": scores, **about})
+    shutil.rmtree(folder.path / "series", ignore_errors=True)
     return scores
 
 
@@ -107,13 +110,16 @@ def _help(settings: RunSettings, folder: RunFolder, processes: Processes, scored
     (done,) = processes.added(0.0)
     if done:
         return folder.read_json("report.json")["test"]
-    prepared = _prepared(settings)
+    place = folder.path / f"series-{processes.rank}"
+    prepared = _prepared(settings, place)
     split = prepared.split
     model = settings.build(split.problem)
     checkpoints = Checkpoints(folder.checkpoints, writes=False)
     with _signals_to(checkpoints):
         fit(model, split.train, split.valid, settings.training, checkpoints=checkpoints)
-    return _scores(model, split, prepared.targets) if scored else {}
+    scores = _scores(model, split, prepared.targets) if scored else {}
+    shutil.rmtree(place, ignore_errors=True)
+    return scores
 
 
 def _goes_on(report: Mapping[str, Any], settings: RunSettings) -> bool:
@@ -131,14 +137,13 @@ class _Prepared:
     about: Mapping[str, Any]
 
 
-def _prepared(settings: RunSettings) -> _Prepared:
-    """The parts of the task, and what was learned of the data.
+def _prepared(settings: RunSettings, place: Path) -> _Prepared:
+    """The parts of the task, and what was learned of the data; series that are trained from disk go to a place.
 
     Numbers to be predicted from a table of one's own are put on the scale of the training part, but for those of the
     test part, which are scored as they are.
     """
-    loaded = settings.load()
-    split = prepare(loaded.task, settings.training.seed, loaded.ds)
+    split, loaded = split_of(settings, place)
     scaled = isinstance(settings.task, TableTask) and split.problem.kind == "regression"
     targets = TargetScale.fit(split.train.labels) if scaled else None
     if targets is not None:
@@ -155,6 +160,24 @@ def _prepared(settings: RunSettings) -> _Prepared:
         "notes": list(loaded.notes),
     }
     return _Prepared(split, targets, about)
+
+
+def split_of(settings: RunSettings, place: Path) -> tuple[Split, Loaded]:
+    """The parts of the task, and what its data said of themselves.
+
+    Args:
+        settings: of the run.
+        place: a folder for series that are trained from disk; it is made where there are such.
+
+    Raises:
+        FileNotFoundError: as `RunSettings.load`.
+        TypeError: as there.
+        ValueError: as there, and too few series.
+    """
+    if isinstance(settings.task, TableTask) and settings.task.from_disk:
+        return split_on_disk(settings.task, place, settings.training.seed)
+    loaded = settings.load()
+    return prepare(loaded.task, settings.training.seed, loaded.ds), loaded
 
 
 def _scores(model: Model, split: Split, targets: TargetScale | None) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from ctlssl.contract import Model, Prediction, Problem
 from ctlssl.normalization import Normalizer
@@ -56,9 +57,11 @@ class TrainedRun:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """Names of what is answered: class_0, ... of a classifier, the targets of a regression, else the channels."""
+        """Names of what is answered: class_0, ..., survival_0, ..., the targets of a regression, or the channels."""
         problem, task = self.model.problem, self.settings.task
-        if problem.kind == "classification":
+        if problem.kind == "survival":
+            return tuple(f"survival_{k}" for k in range(problem.outputs))
+        if problem.kind in ("classification", "labelling"):
             return tuple(f"class_{name}" for name in self.classes or range(problem.outputs))
         if problem.kind == "regression":
             named = isinstance(task, TableTask)
@@ -74,13 +77,14 @@ class TrainedRun:
         Args:
             ds: of the schema, in the units and with the time unit of the training data. Its channels may stand in any
                 order.
-            at: times after the last row of each series, in its unit, for which forecasts are wanted; needed by
-                forecasts, and refused by what has one answer a series.
+            at: times after the last row of each series, in its unit, for which forecasts or labels are wanted; needed
+                by these, and refused by what has one answer a series.
             missing: what a channel is that the model knows and the Dataset lacks: "unobserved" or "error".
 
         Returns:
-            columns series and `answers` (probabilities of classes, or numbers); or series, time, variable, mean, low
-            and high (the middle 90 % of what the model holds likely).
+            columns series and `answers` (probabilities of classes, numbers, or probabilities to outlive intervals); or
+            series, time and `answers` (classes at times); or series, time, variable, mean, low and high (the middle
+            90 % of what the model holds likely).
 
         Raises:
             ValueError: another unit of time, channels that the model does not know, no covariate that it needs, or
@@ -89,15 +93,20 @@ class TrainedRun:
         ds = self.aligned(ds, missing)
         if isinstance(self.settings.task, TableTask):
             ds = self.settings.task.cut(ds)
-        raw = to_series(ds, self.variables, self.static, torch.float64)
-        task = self.settings.task
-        made = TASKS[task].covariates if isinstance(task, str) else None
+        raw = to_series(ds, self.variables, self._as_they_are(ds), torch.float64)
+        made = self._made
         raw = raw if made is None else replace(raw, static=made(ds).double())
         ids, queries = np.asarray(ds["series"].values), self._queries(raw, at)
         examples = Examples(self.normalizer.apply(raw, torch.float32), ids, query_times=queries)
         found = self.answer(examples)
+        if self.model.problem.kind == "labelling":
+            columns = torch.softmax(found.logits.double(), 2).flatten(0, 1)  # (B Q, K)
+            rows = {"series": np.repeat(ids, queries.shape[1]), "time": queries.numpy().reshape(-1)}
+            return pd.DataFrame(rows | dict(zip(self.answers, columns.numpy().T, strict=True)))
         if self.model.problem.kind == "classification":
             columns = torch.softmax(found.logits.double(), 1)  # (B, K)
+        elif self.model.problem.kind == "survival":
+            columns = torch.exp(-softplus(found.logits.double()).cumsum(1))  # (B, K)
         elif self.model.problem.kind == "regression":
             columns = found.mean  # (B, T)
         else:
@@ -149,13 +158,27 @@ class TrainedRun:
         if unknown := [name for name in channels(ds) if name not in self.variables]:
             shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
             raise ValueError(f"the model does not know {shown}; leave them out, or rename them to what it knows")
-        to_packed(ds, self.variables, self.static, torch.float64, missing)  # refuses what is absent
+        to_packed(ds, self.variables, self._as_they_are(ds), torch.float64, missing)  # refuses what is absent
         nothing = ("obs", np.full(ds.sizes["obs"], np.nan))
         own = {name: ds[name].variable if name in ds.variables else nothing for name in self.variables}
         return ds.drop_vars(list(channels(ds))).assign(own)
 
+    @property
+    def _made(self) -> Callable[[xr.Dataset], Tensor] | None:
+        """What makes the covariates that the model sees of those of the records."""
+        task = self.settings.task
+        return TASKS[task].covariates if isinstance(task, str) else None
+
+    def _as_they_are(self, ds: xr.Dataset) -> tuple[str, ...]:
+        """The covariates that the model sees as they are in the records; others may be NaN there."""
+        if self._made is None:
+            return self.static
+        if absent := [name for name in self.static if name not in ds.variables]:
+            raise ValueError(f"the Dataset has no {', '.join(map(repr, absent))} over series")
+        return ()
+
     def _queries(self, series: TimeSeries, at: Sequence[float] | None) -> Tensor | None:
-        forecasts = self.model.problem.kind == "forecasting"
+        forecasts = self.model.problem.asks_queries
         if forecasts != (at is not None and len(at) > 0):
             has = "forecasts need times" if forecasts else "there is one answer a series"
             raise ValueError(f"{has}; found at={at!r}")

@@ -38,7 +38,17 @@ def phi_functions(z: Tensor, top: int = 2) -> tuple[Tensor, ...]:
         >>> [value.item() for value in phi_functions(torch.zeros(1, dtype=torch.float64))]
         [1.0, 1.0, 0.5]
     """
-    return _Phi.apply(z, top)
+    return _exported(z, top) if torch.compiler.is_exporting() else _Phi.apply(z, top)
+
+
+def _exported(z: Tensor, top: int) -> tuple[Tensor, ...]:
+    """The same without a look at the numbers, for a program of tensors: both forms, of which each number takes one."""
+    near = z.abs() < _SCALAR_RADIUS
+    values, divisor = [z.exp()], torch.where(near, 1, z)
+    for k in range(top):
+        values.append((values[-1] - 1 / math.factorial(k)) / divisor)
+    series = _taylor(torch.where(near, z, 0), top)
+    return tuple(torch.where(near, exact, value) for value, exact in zip(values, series, strict=True))
 
 
 class _Phi(torch.autograd.Function):

@@ -31,7 +31,7 @@ class Reader:
     @property
     def forecasts(self) -> bool:
         """Whether the model answers at query times."""
-        return self.model.problem.kind == "forecasting"
+        return self.model.problem.asks_queries
 
     def run(self, state: ModelState, index: Tensor | None, rows: TimeSeries, queries: Tensor | None = None) -> Any:
         """The prediction for some series, index (M,) or all where it is None, from their states.

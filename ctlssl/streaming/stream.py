@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ctlssl.model_state import ModelState
+from ctlssl.packed_calls import ABSENT
 from ctlssl.series import TimeSeries
 from ctlssl.streaming import door
 from ctlssl.streaming.bank import Bank
@@ -152,14 +153,14 @@ class Stream:
         """What the model says of each stream, or of some, from what was observed so far; nothing moves.
 
         Args:
-            time: of the forecasts: a number or (M,) for one a stream, (M, Q) for several, NaN where none is wanted.
+            time: of the forecasts or labels: a number or (M,) for one a stream, (M, Q) for several, NaN for none.
                 With late="replay" they may lie before the last observation, in the window: such an answer knows
                 nothing of what was observed after it. None where the problem has one answer a series.
             series: which M streams; None is all B.
 
         Returns:
             a `Prediction` without state: logits (M, K), or mean and scale (M, T); of forecasts mean and scale (M, D),
-            or (M, Q, D) where a list of times was given.
+            or (M, Q, D) where a list of times was given; of labels at a time logits (M, K), or (M, Q, K).
 
         Raises:
             ValueError: a time for a problem that reads none, none for one that does, or one that has passed.
@@ -172,7 +173,7 @@ class Stream:
             return replace(self._reader.ask(self._bank.at(index), index), state=None)
         queries, several = door.read_queries(time, count, index, self._device)  # (M, Q)
         answer = self._forecast(index, queries)
-        parts = {name: getattr(answer, name) for name in ("mean", "scale", "quantiles")}
+        parts = {name: getattr(answer, name) for name in ABSENT}
         parts = {name: part if several or part is None else part[:, 0] for name, part in parts.items()}
         return replace(answer, state=None, **parts)
 
@@ -278,7 +279,7 @@ class Stream:
         place = early.nonzero()[:, 0][rank]  # (E,)
         state, rows = self._replay.history(numbers)
         past = self._reader.run(state, numbers, rows, queries[place])
-        for name in ("mean", "scale", "quantiles"):
+        for name in ABSENT:
             if (part := getattr(answer, name)) is not None:
                 part[place] = getattr(past, name)
         return answer

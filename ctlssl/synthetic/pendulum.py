@@ -12,6 +12,8 @@ __all__ = ["IMAGE", "generate"]
 IMAGE = 24
 """Pixels on a side."""
 _GRAVITY, _LENGTH = 9.81, 1.0  # m/s^2, m
+_INERTIA = _LENGTH**2 / 3  # m^2, of a rod about its end, per unit of mass
+_REACH, _HALF_WIDTH = 55 / 128 * IMAGE, 4 / 128 * IMAGE  # of the line, in pixels
 _CLEAN = 5  # images at the start that are never spoiled
 _SUBSTEPS = 10  # of the classical Runge-Kutta method, within a step
 
@@ -29,14 +31,15 @@ def generate(
 ) -> xr.Dataset:
     r"""A swinging pendulum as 24 x 24 images, spoiled by noise that comes and goes.
 
-        angle'' = -(g / l) sin(angle) - friction angle',    the velocity gains transition_noise e at each step
+        angle'' = -(g l / i) sin(angle) - friction angle',    the velocity gains transition_noise e at each step
 
-    Starts are uniform over all angles and over velocities from -8 to 8 rad/s. Of ``steps`` images ``rows`` random ones
-    are kept. An image is a line from the middle to the weight, mixed with an image of uniform noise: the share of the
-    true one wanders from step to step, by a uniform step within +-0.2 that is kept to 0..1, and is stretched so that
-    what is below a first threshold (uniform over 0..0.25, one a series) is noise alone and what is above a second
-    (0.75..1) is clear; the first five images of the steps are clear. The published protocol has 2000 series to train
-    on and 1000 to test with.
+    with the weight at the end of a rod of length l and the inertia i = l^2 / 3 of the published code, g l / i = 29.4
+    per s^2. Starts are at rest, at angles uniform over all. Of ``steps`` images ``rows`` random ones are kept. An image
+    is a line from the middle to the weight, mixed with an image of uniform noise: the share of the true one wanders
+    from step to step, by a uniform step within +-0.2 that is kept to 0..1, and is stretched so that what is below a
+    first threshold (uniform over 0..0.25, one a series) is noise alone and what is above a second (0.75..1) is clear;
+    the first five images of the steps are clear. The published protocol has 2000 series to train on and 1000 to test
+    with.
 
     Args:
         series: how many.
@@ -46,7 +49,7 @@ def generate(
         dt: time of a step, in seconds.
         friction: in 1/s.
         transition_noise: standard deviation of what a step adds to the velocity, in rad/s.
-        noise: standard deviation of the noise on the sine and cosine of the angle.
+        noise: standard deviation of what the images are off the angle, in rad.
 
     Returns:
         channels ``pixel_0_0`` to ``pixel_23_23`` in 0..1 (row from the top, then column), float32; ``sine`` and
@@ -76,10 +79,10 @@ def generate(
     clear = _clear(draw, series, steps)  # (series, steps)
     kept = np.sort(np.argsort(draw.random((series, steps)), axis=1)[:, :rows], axis=1)  # (series, rows)
     angle, share = (np.take_along_axis(part, kept, axis=1).ravel() for part in (angles, clear))  # (obs,)
-    images = _lines(angle)  # (obs, pixels)
+    images = _lines(angle + noise * draw.standard_normal(len(angle)))  # (obs, pixels)
     images *= share[:, None].astype(np.float32)
     images += (1 - share[:, None]).astype(np.float32) * draw.random(images.shape, dtype=np.float32)
-    answers = np.stack([np.sin(angle), np.cos(angle)]) + noise * draw.standard_normal((2, len(angle)))  # (2, obs)
+    answers = np.stack([np.sin(angle), np.cos(angle)])  # (2, obs)
     last = answers.reshape(2, series, rows)[..., -1]  # (2, series)
     names = [f"pixel_{i}_{j}" for i in range(IMAGE) for j in range(IMAGE)]
     pixels = dict(zip(names, np.ascontiguousarray(images.T), strict=True))
@@ -89,6 +92,7 @@ def generate(
         truth={
             "gravity": _GRAVITY,
             "length": _LENGTH,
+            "inertia": _INERTIA,
             "dt": dt,
             "friction": friction,
             "transition_noise": transition_noise,
@@ -106,7 +110,7 @@ def _angles(
     draw: np.random.Generator, series: int, steps: int, dt: float, friction: float, transition_noise: float
 ) -> np.ndarray:
     """The angle from the lowest point at every step, (series, steps)."""
-    state = np.stack([draw.uniform(-np.pi, np.pi, series), draw.uniform(-8, 8, series)])  # (2, series)
+    state = np.stack([draw.uniform(-np.pi, np.pi, series), np.zeros(series)])  # (2, series)
     angles = np.empty((series, steps))
     for k in range(steps):
         angles[:, k] = state[0]
@@ -119,7 +123,7 @@ def _angles(
 def _runge_kutta(state: np.ndarray, h: float, friction: float) -> np.ndarray:
     def slope(state: np.ndarray) -> np.ndarray:
         angle, velocity = state
-        return np.stack([velocity, -_GRAVITY / _LENGTH * np.sin(angle) - friction * velocity])
+        return np.stack([velocity, -_GRAVITY * _LENGTH / _INERTIA * np.sin(angle) - friction * velocity])
 
     first = slope(state)
     second = slope(state + h / 2 * first)
@@ -142,11 +146,11 @@ def _clear(draw: np.random.Generator, series: int, steps: int) -> np.ndarray:
 
 
 def _lines(angle: np.ndarray) -> np.ndarray:
-    """Lines two pixels wide from the middle towards the weight, with soft edges, (obs, pixels) float32."""
-    middle, reach = (IMAGE - 1) / 2, IMAGE / 2 - 3
+    """Lines from the middle towards the weight, with edges a pixel wide, (obs, pixels) float32."""
+    middle = (IMAGE - 1) / 2
     row, column = np.meshgrid(np.arange(IMAGE) - middle, np.arange(IMAGE) - middle, indexing="ij")
-    right, down = (np.float32(reach) * part.astype(np.float32)[:, None] for part in (np.sin(angle), np.cos(angle)))
+    right, down = (np.float32(_REACH) * part.astype(np.float32)[:, None] for part in (np.sin(angle), np.cos(angle)))
     x, y = column.ravel().astype(np.float32), row.ravel().astype(np.float32)  # (pixels,)
-    along = np.clip((x * right + y * down) / np.float32(reach**2), 0, 1)  # (obs, pixels)
+    along = np.clip((x * right + y * down) / np.float32(_REACH**2), 0, 1)  # (obs, pixels)
     distance = np.hypot(x - along * right, y - along * down)
-    return np.clip(1.5 - distance, 0, 1)
+    return np.clip(np.float32(_HALF_WIDTH + 0.5) - distance, 0, 1)

@@ -51,7 +51,7 @@ def _in_chunks(model: Any, case: ModelCase, edges: list[int]) -> tuple[Tensor, A
         chunk = case.chunk(start, stop)
         prediction = ask(model, chunk, state=state)
         state, latest = prediction.state, answer(prediction)
-        if model.problem.kind == "forecasting" and found is not None:
+        if model.problem.asks_queries and found is not None:
             latest = torch.where(chunk.queries.isnan().unsqueeze(-1), found, latest)
         found = latest
     return found, state

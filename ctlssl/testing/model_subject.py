@@ -37,7 +37,7 @@ class ModelSubject:
         self.model, self.limits = model, dict(limits or {})
         self.problem: Problem = model.problem
         self.rescale = rescale or _swap_problem
-        self.forecasts = self.problem.kind == "forecasting"
+        self.forecasts = self.problem.asks_queries
         self.bidirectional = bool(getattr(model, "bidirectional", False))
         self._twins: dict[torch.dtype, Any] = {}
 
@@ -59,7 +59,7 @@ class ModelSubject:
 
 def ask(model: Any, case: ModelCase, **keywords: Any) -> Prediction:
     """The prediction for a case."""
-    forecasts = model.problem.kind == "forecasting"
+    forecasts = model.problem.asks_queries
     return model(case.series, case.queries if forecasts else None, **keywords)
 
 
@@ -72,9 +72,10 @@ def answer(prediction: Prediction) -> Tensor:
 
 
 def _swap_problem(model: nn.Module, problem: Problem) -> nn.Module:
-    """The same modules with another problem wherever one stands: a model reads its clock from there."""
+    """The same modules with another problem wherever the model's own stands: a model reads its clock from there."""
+    own = model.problem
     for module in model.modules():
         for name, value in list(vars(module).items()):
-            if isinstance(value, Problem):
+            if isinstance(value, Problem) and value == own:
                 setattr(module, name, problem)
     return model

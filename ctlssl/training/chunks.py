@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ctlssl.contract import Model, Prediction
 from ctlssl.model_state import ModelState
+from ctlssl.packed_calls import ABSENT
 from ctlssl.series import TimeSeries
 from ctlssl.tasks import Examples
-from ctlssl.training.losses import LOSSES, Terms, penalised, weighted
+from ctlssl.training.losses import Terms, loss_of, penalised, weighted
 
 __all__ = ["GRADIENTS", "Pieces", "backward_in_chunks", "chunks", "predict_in_chunks", "terms_in_chunks"]
 
@@ -101,7 +102,7 @@ class Pieces(Sequence[Examples]):
             series=series,
             labels=labels,
             query_times=at(examples.query_times, torch.nan),
-            targets=at(examples.targets, torch.nan),
+            targets=at(examples.targets, -1 if _classes(examples.targets) else torch.nan),
             target_observed=at(examples.target_observed, False),
         )
 
@@ -137,13 +138,14 @@ def predict_in_chunks(model: Model, pieces: Pieces, rate: float | Tensor = 1.0) 
         for number, piece in enumerate(pieces):
             prediction = model(piece.series, query_times=piece.query_times, state=state, rate=rate)
             state = prediction.state
-            if model.problem.kind == "forecasting":
+            if model.problem.asks_queries:
                 chosen, place = pieces.queries(number)  # (B, q)
                 b, q = chosen.nonzero(as_tuple=True)
-                for name, filler in {"mean": 0.0, "scale": 1.0}.items():
-                    answer = getattr(prediction, name)  # (B, q, D)
-                    size = (*pieces.examples.query_times.shape, answer.shape[2])
-                    parts.setdefault(name, answer.new_full(size, filler))[b, place[b, q]] = answer[b, q]
+                for name, filler in ABSENT.items():
+                    answer = getattr(prediction, name)  # (B, q, ...)
+                    if answer is not None:
+                        size = (*pieces.examples.query_times.shape, *answer.shape[2:])
+                        parts.setdefault(name, answer.new_full(size, filler))[b, place[b, q]] = answer[b, q]
     return replace(prediction, **parts)
 
 
@@ -273,10 +275,10 @@ def _walk(
 
 def _answer(model: Model, piece: Examples, state: ModelState | None, rate: float | Tensor) -> tuple[Prediction, Terms]:
     prediction = model(piece.series, query_times=piece.query_times, state=state, rate=rate)
-    if model.problem.kind != "forecasting" and piece.labels is None:
+    if not model.problem.asks_queries and piece.labels is None:
         nothing = torch.zeros(len(piece), device=piece.series.times.device)
         return prediction, weighted(penalised(Terms(nothing, nothing), prediction), piece.weights)
-    return prediction, LOSSES[model.problem.kind](prediction, piece)
+    return prediction, loss_of(model.problem)(prediction, piece)
 
 
 def _backward(terms: Terms, state: ModelState | None, wanted: dict[str, Tensor]) -> None:
@@ -333,6 +335,10 @@ def _drawing(model: Model, states: list[Tensor], again: bool) -> Iterator[None]:
 def _gpus(model: Model) -> list[torch.device]:
     parameter = next(model.parameters(), None)
     return [parameter.device] if parameter is not None and parameter.device.type == "cuda" else []
+
+
+def _classes(targets: Tensor | None) -> bool:
+    return targets is not None and not targets.is_floating_point()
 
 
 def _rows_of(series: TimeSeries, start: int, stop: int) -> TimeSeries:

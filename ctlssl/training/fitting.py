@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ctlssl.contract import Model, Prediction
+from ctlssl.packed_calls import ABSENT
 from ctlssl.packed_series import PackedSeries
 from ctlssl.tasks import Examples
 from ctlssl.training.batches import batches_by_length, modes_restored, own_randomness, run_model
 from ctlssl.training.checkpoints import Checkpoints
-from ctlssl.training.metrics import classification_metrics, regression_metrics
+from ctlssl.training.metrics import classification_metrics, regression_metrics, survival_metrics
 from ctlssl.training.optimization import Training
 from ctlssl.training.run import Batches, History, Measure, Run
 
@@ -91,13 +92,13 @@ def predict(
 
     Args:
         model: its mode is left as it was found.
-        examples: B series, with query times (B, Q) where the problem is forecasting.
+        examples: B series, with query times (B, Q) where the problem asks at them.
         batch_size: series in a batch; it changes speed and memory only.
         chunk: rows of a series that are in memory at a time, of a model that keeps a state; None for all.
         rate: a number, or one a series (B,), that multiplies every elapsed time.
 
     Returns:
-        a prediction of B rows without a state; a query that is absent has mean 0 and scale 1.
+        a prediction of B rows without a state; a query that is absent has logits, mean and quantiles 0 and scale 1.
     """
     rows: list[Tensor] = []
     parts: dict[str, list[Tensor]] = {}
@@ -110,10 +111,10 @@ def predict(
         for index, batch in batches_by_length(model, examples, batch_size):
             prediction = run_model(model, batch, chunk, rate[index] if per_series else rate)
             rows.append(index)
-            for name, filler in _FILLERS.items():
+            for name, filler in ABSENT.items():
                 answer = getattr(prediction, name)
                 if answer is not None:
-                    if model.problem.kind == "forecasting":
+                    if model.problem.asks_queries:
                         answer = _widen(answer, width, filler)  # (b, Q, ...)
                     parts.setdefault(name, []).append(answer)
     if not rows:
@@ -135,8 +136,9 @@ def evaluate(
         rate: a number, or one a series (B,), that multiplies every elapsed time.
 
     Returns:
-        auroc, auprc, log_loss and accuracy for classification; rmse and mae, pooled over the observed targets and in
-        the units of the examples, for regression and forecasting.
+        auroc, auprc, log_loss, accuracy and macro_f1 for classification and, pooled over the labels, for labelling;
+        rmse and mae, pooled over the observed targets and in the units of the examples, for regression and forecasting;
+        concordance and log_loss for survival.
 
     Raises:
         ValueError: no series, or no labels or targets.
@@ -175,6 +177,16 @@ def _forecasting_scores(prediction: Prediction, examples: Examples) -> dict[str,
     return _pooled_scores(prediction.mean, examples.targets, examples.target_observed)
 
 
+def _survival_scores(prediction: Prediction, examples: Examples) -> dict[str, float]:
+    return survival_metrics(examples.labels.cpu().numpy(), prediction.logits.double().cpu().numpy())
+
+
+def _labelling_scores(prediction: Prediction, examples: Examples) -> dict[str, float]:
+    known = examples.targets.cpu() >= 0  # (B, Q)
+    probabilities = torch.softmax(prediction.logits.cpu()[known].double(), dim=1)  # (labels, K)
+    return classification_metrics(examples.targets.cpu()[known].numpy(), probabilities.numpy())
+
+
 def _pooled_scores(mean: Tensor, targets: Tensor, observed: Tensor) -> dict[str, float]:
     chosen = observed.cpu()
     return regression_metrics(targets.cpu()[chosen].double().numpy(), mean.cpu()[chosen].double().numpy())
@@ -184,15 +196,16 @@ _METRICS = {
     "classification": _classification_scores,
     "regression": _regression_scores,
     "forecasting": _forecasting_scores,
+    "survival": _survival_scores,
+    "labelling": _labelling_scores,
 }
-_NEEDS = {"classification": ("labels",), "regression": ("labels",), "forecasting": ("query_times", "targets")}
-_FILLERS = {"logits": 0.0, "mean": 0.0, "scale": 1.0, "quantiles": 0.0}  # what an absent query is answered with
 
 
 def _check(model: Model, examples: Examples, part: str) -> None:
     if not len(examples):
         raise ValueError(f"The {part} part has no series.")
-    missing = [name for name in _NEEDS[model.problem.kind] if getattr(examples, name) is None]
+    needs = ("query_times", "targets") if model.problem.asks_queries else ("labels",)
+    missing = [name for name in needs if getattr(examples, name) is None]
     if missing:
         raise ValueError(f"The {part} part has no {' and no '.join(missing)}, which {model.problem.kind} needs.")
 

@@ -20,7 +20,7 @@ from ctlssl.training.averaging import WeightAverage
 from ctlssl.training.batches import batches_by_length, device_of, modes_restored, on_device, run_model, shuffled
 from ctlssl.training.checkpoints import Checkpoint, Checkpoints, Interrupted
 from ctlssl.training.chunks import Pieces, backward_in_chunks, terms_in_chunks
-from ctlssl.training.losses import LOSSES, Terms, mean_loss
+from ctlssl.training.losses import Terms, loss_of, mean_loss
 from ctlssl.training.optimization import SCHEDULES, Training, parameter_groups
 from ctlssl.training.processes import own_rows, present
 
@@ -33,6 +33,7 @@ _CHANGEABLE = (
     "epochs",
     "patience",
 )  # of `Training`: they decide when a fit ends, and at a constant rate nothing before
+_DIGESTED = 2**16  # rows, or series, whose digest is taken at a time
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Run:
         self.past = Progressed()
         self.best_weights: dict[str, Tensor] | None = None
         self.device = device_of(model)
-        self.loss = LOSSES[model.problem.kind]
+        self.loss = loss_of(model.problem)
         self.optimizer = torch.optim.AdamW(parameter_groups(model, training))
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = WeightAverage(model, training.average) if training.average else None
@@ -322,14 +323,16 @@ def _identity(model: Model, training: Training, train: Examples, valid: Examples
 def _digest(examples: Examples) -> str:
     """A sum over everything that a fit reads of a part of the data."""
     total, series = hashlib.sha256(), examples.series
-    parts = [series.values.nan_to_num(), series.times, series.observed, series.lengths, series.static]
+    parts = [series.values, series.times, series.observed, series.lengths, series.static]
     parts += [examples.labels, examples.query_times, examples.targets, examples.target_observed, examples.weights]
     for part in parts:
         if part is None:
             total.update(b"none;")
             continue
         total.update(f"{part.dtype} {tuple(part.shape)};".encode())
-        total.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        for rows in part.detach().split(_DIGESTED):  # series that lie on disk are not all read into memory
+            rows = rows.nan_to_num() if part is series.values else rows
+            total.update(rows.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()[:16]
 
 

@@ -82,7 +82,7 @@ def one_row(
     found = diagonal_row(u[:, None], state.u, dt, _maps(system, u.dtype), state.x, *_rule(method))
     if found is None:
         return None
-    return found[0].reshape(len(u), -1), State(found[1], u.clone())
+    return found[0].reshape(u.shape[0], -1), State(found[1], u.clone())
 
 
 def _drives(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor | None, ...]:

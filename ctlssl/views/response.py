@@ -76,7 +76,7 @@ class Rows:
     ) -> Rows:
         """Read u (B, L, H), dt (B, L), the state handed in, lengths (B,) and is_query (B, L)."""
         if state is None:
-            state = State(u.new_zeros(len(u), system.groups, system.A.N), u.new_zeros(len(u), system.channels))
+            state = State(u.new_zeros(u.shape[0], system.groups, system.A.N), u.new_zeros(u.shape[0], system.channels))
         return cls.after(state, u, dt, lengths, is_query)
 
     @classmethod

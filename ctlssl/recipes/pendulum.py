@@ -1,0 +1,39 @@
+"""Recipes for the pendulum's images."""
+
+from __future__ import annotations
+
+from ctlssl.recipes.recipe import Recipe
+
+__all__ = ["RECIPES"]
+
+RECIPES = (
+    Recipe(
+        task="pendulum_cru/angles",
+        metric="rmse",
+        model="image_lssl",
+        width=48,
+        options={
+            "layers": 3,
+            "state_size": 48,
+            "dropout": 0.0,
+            "features": 16,
+            "pixel_dropout": 0.2,
+            "scales": False,
+        },
+        training={
+            "epochs": 30,
+            "learning_rate": 6e-3,
+            "dynamics_rate": 0.5,
+            "weight_decay": 0.05,
+            "patience": 30,
+            "schedule": "cosine",
+            "average": 0.98,
+        },
+        seeds=3,
+        ablation={
+            "likelihood, not squares": {"options": {"scales": True}},
+            "pixels kept": {"options": {"pixel_dropout": 0.0}},
+        },
+        minutes=25.0,
+    ),
+)
