@@ -15,6 +15,7 @@ from ctlssl.commands.inspecting import inspect
 from ctlssl.commands.reproducing import reproduce
 from ctlssl.commands.runs import train
 from ctlssl.commands.streams import stream
+from ctlssl.commands.tune import tune
 from ctlssl.commands.views import views
 
 __all__ = ["app", "main"]
@@ -47,7 +48,7 @@ def options(
     """Linear state-space layers for time series sampled at irregular times."""
 
 
-for _command in (inspect, train, predict, evaluate, stream, compare, costs, views, clock, adapt, reproduce):
+for _command in (inspect, train, tune, predict, evaluate, stream, compare, costs, views, clock, adapt, reproduce):
     app.command()(_command)
 
 

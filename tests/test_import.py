@@ -6,7 +6,7 @@ import sys
 
 HEAVY = [
     "torchdiffeq", "torchcde", "matplotlib", "sklearn", "numba", "llvmlite", "typer", "rich", "pandas", "xarray",
-    "netCDF4", "scipy",
+    "netCDF4", "scipy", "optuna", "sqlalchemy",
 ]  # fmt: skip
 
 

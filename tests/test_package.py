@@ -15,7 +15,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["p
 DISTRIBUTION = {"sklearn": "scikit-learn"}  # where the name of a module is not the name of what is installed
 
 
-USERS_EXTRAS = ("parquet",)  # what the package imports where a user asks for it
+USERS_EXTRAS = ("parquet", "tune")  # what the package imports where a user asks for it
 
 
 def normal(requirement):

@@ -86,7 +86,7 @@ def test_killed_at_any_moment(tmp_path, kills):
     assert code == 0, error
     killed_again_and_again(tmp_path / "killed", kills, generator("kills", kills))
     assert sums(tmp_path / "killed") == sums(tmp_path / "whole")
-    assert not list((tmp_path / "killed").glob("*.tmp"))
+    assert not list((tmp_path / "killed" / "checkpoints").glob(".*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -100,14 +100,15 @@ def test_a_signal_is_obeyed_after_the_step(tmp_path, number):
     assert newest(tmp_path) is not None and not (tmp_path / "report.json").exists()
 
 
-def test_the_command_line_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_command_line_says_how_to_go_on(tmp_path, number, expected):
     out = ("--out", str(tmp_path))
     first = process("-m", "ctlssl", "train", "covid19", "--width", "8", "--epochs", "2000", *out)
     while newest(tmp_path) is None and first.poll() is None:
         time.sleep(0.01)
-    first.send_signal(signal.SIGTERM)
+    first.send_signal(number)
     code, _, error = finished(first)
-    assert code == 143 and f"ctlssl train --resume --out {tmp_path}" in error
+    assert code == expected and f"ctlssl train --resume --out {tmp_path}" in error
     epochs = len(RunFolder(tmp_path).read_lines("metrics.jsonl")) + 1
     code, said, error = finished(process("-m", "ctlssl", "train", "--resume", "--epochs", str(epochs), *out))
     assert code == 0 and "test: auroc" in said, error

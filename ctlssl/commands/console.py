@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn
 
@@ -12,7 +13,9 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["end", "names_in", "refuse", "show"]
+    from ctlssl.training import Interrupted
+
+__all__ = ["end", "names_in", "refuse", "show", "stopped_code"]
 
 _COMMA = re.compile(r",(?![^\[]*\])")
 _WIDE = 160  # columns of a table that goes to a file or a pipe
@@ -27,6 +30,11 @@ def end(code: int, words: str) -> NoReturn:
     """Words on standard error, and an exit code."""
     typer.echo(words, err=True)
     raise typer.Exit(code)
+
+
+def stopped_code(stop: Interrupted) -> int:
+    """The exit code of a process that a signal ends: 143 after SIGTERM, 130 after SIGINT."""
+    return 128 + (signal.SIGTERM if stop.signal is None else stop.signal)
 
 
 def names_in(text: str | None) -> list[str] | None:

@@ -11,15 +11,12 @@ import typer
 
 from ctlssl.commands import columns
 from ctlssl.commands.console import end as ended
-from ctlssl.commands.console import refuse
+from ctlssl.commands.console import refuse, stopped_code
 
 if TYPE_CHECKING:
     from ctlssl.runs import RunSettings
 
-__all__ = ["train"]
-
-_STOPPED = 143  # as of a process that SIGTERM ends
-
+__all__ = ["combined", "settings_of", "train"]
 
 _Task = Annotated[
     str | None,
@@ -116,8 +113,8 @@ def train(
     policies = {"unit": unit, "duplicates": duplicates, "invalid": invalid, "limits": limit, "outside": outside}
     try:
         before = _before(out) if resume else {}
-        values = _over(before, config, {"model": model, "width": width}, option, {"epochs": epochs, "seed": seed})
-        settings = _settings(values, task, columns.given(**names, **asked, **policies))
+        values = combined(before, config, {"model": model, "width": width}, option, {"epochs": epochs, "seed": seed})
+        settings = settings_of(values, task, columns.given(**names, **asked, **policies))
     except ValueError as error:
         refuse(error)
     _run(settings, out, resume, minutes, threads, report)
@@ -141,7 +138,7 @@ def _run(settings: RunSettings, out: Path, resume: bool, minutes: float, threads
         typer.echo(f"test: {', '.join(f'{name} {value:.4f}' for name, value in scores.items())}")
         page = f", its report in {write_report(out)}" if report else ""
     except Interrupted as stop:
-        ended(_STOPPED, f"{stop}; go on with: ctlssl train --resume --out {out}")
+        ended(stopped_code(stop), f"{stop}; go on with: ctlssl train --resume --out {out}")
     except FileNotFoundError as error:
         refuse(error)
     except (FloatingPointError, OSError) as error:
@@ -164,7 +161,7 @@ def _notes(out: Path) -> list[str]:
     return RunFolder(out).read_json("data.json").get("notes", [])
 
 
-def _over(
+def combined(
     before: dict[str, Any],
     config: Path | None,
     given: dict[str, Any],
@@ -184,7 +181,7 @@ def _over(
     return values
 
 
-def _settings(values: dict[str, Any], task: str | None, table: dict[str, Any]) -> RunSettings:
+def settings_of(values: dict[str, Any], task: str | None, table: dict[str, Any]) -> RunSettings:
     """The settings with the task: a name, or a file with what is said of its columns."""
     from ctlssl.runs import RunSettings
     from ctlssl.tables import SUFFIXES

@@ -20,7 +20,7 @@ from ctlssl.runs.table_task import Loaded, TableTask
 from ctlssl.runs.targets import TargetScale
 from ctlssl.schema import static
 from ctlssl.tasks import Split, prepare
-from ctlssl.training import Checkpoints, Progress, evaluate, fit, predict, score
+from ctlssl.training import Checkpoints, Interrupted, Progress, evaluate, fit, predict, score
 from ctlssl.training.processes import Processes, joined
 
 __all__ = ["split_of", "train_run"]
@@ -32,6 +32,7 @@ def train_run(
     resume: bool = False,
     progress: Progress | None = None,
     checkpoint_seconds: float = 300.0,
+    scored: bool = True,
 ) -> dict[str, float]:
     """Train a model on a task in a folder, and score it once on the test part.
 
@@ -46,9 +47,11 @@ def train_run(
         resume: go on with the run that the folder holds, if it holds one.
         progress: as in `ctlssl.fit`.
         checkpoint_seconds: time between checkpoints within an epoch; one is written after every epoch as well.
+        scored: False: the test part is left alone, and there is no report.json; the run can be scored later by going on
+            with it.
 
     Returns:
-        the metrics of the test part, which are also in report.json.
+        the metrics of the test part, which are also in report.json; none where it is not scored.
 
     Raises:
         ValueError: the folder holds another run, or one that is not to be resumed, or another process trains in it.
@@ -66,7 +69,7 @@ def train_run(
     """
     with joined() as processes:
         if processes.rank:
-            return _help(settings, RunFolder(out), processes)
+            return _help(settings, RunFolder(out), processes, scored)
         folder = RunFolder(out)
         with folder.held():
             folder.claim(settings, resume)
@@ -74,11 +77,11 @@ def train_run(
             processes.added(float(done))
             if done:
                 return folder.read_json("report.json")["test"]
-            return _train(settings, folder, progress, checkpoint_seconds)
+            return _train(settings, folder, progress, checkpoint_seconds, scored)
 
 
 def _train(
-    settings: RunSettings, folder: RunFolder, progress: Progress | None, checkpoint_seconds: float
+    settings: RunSettings, folder: RunFolder, progress: Progress | None, checkpoint_seconds: float, scored: bool
 ) -> dict[str, float]:
     """Train and score in a folder that is held."""
     prepared = _prepared(settings, folder.path / "series")
@@ -93,15 +96,16 @@ def _train(
     folder.write_tensors("model.safetensors", model.state_dict())
     seconds = enumerate(history.seconds, start=1)
     folder.write_lines("seconds.jsonl", [{"epoch": epoch, "seconds": spent} for epoch, spent in seconds])
-    scores = _scores(model, split, prepared.targets)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    about = {"epochs": len(history.train_loss), "best_epoch": history.best_epoch + 1, "parameters": parameters}
-    folder.write_json("report.json", {"test": scores, **about})
+    scores = _scores(model, split, prepared.targets) if scored else {}
+    if scored:
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        about = {"epochs": len(history.train_loss), "best_epoch": history.best_epoch + 1, "parameters": parameters}
+        folder.write_json("report.json", {"test": scores, **about})
     shutil.rmtree(folder.path / "series", ignore_errors=True)
     return scores
 
 
-def _help(settings: RunSettings, folder: RunFolder, processes: Processes) -> dict[str, float]:
+def _help(settings: RunSettings, folder: RunFolder, processes: Processes, scored: bool) -> dict[str, float]:
     """The part of a process that is not the first: it trains on its rows of every batch, and writes nothing."""
     (done,) = processes.added(0.0)
     if done:
@@ -113,7 +117,7 @@ def _help(settings: RunSettings, folder: RunFolder, processes: Processes) -> dic
     checkpoints = Checkpoints(folder.checkpoints, writes=False)
     with _signals_to(checkpoints):
         fit(model, split.train, split.valid, settings.training, checkpoints=checkpoints)
-    scores = _scores(model, split, prepared.targets)
+    scores = _scores(model, split, prepared.targets) if scored else {}
     shutil.rmtree(place, ignore_errors=True)
     return scores
 
@@ -202,8 +206,10 @@ class _Watch:
 def _signals_to(checkpoints: Checkpoints) -> Iterator[None]:
     """SIGTERM and SIGINT ask the fit to stop; a second one has its usual effect."""
     before: dict[int, Any] = {}
+    came: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
+        came.append(number)
         checkpoints.stop()
         signal.signal(number, before[number])
 
@@ -214,6 +220,9 @@ def _signals_to(checkpoints: Checkpoints) -> Iterator[None]:
         pass
     try:
         yield
+    except Interrupted as stopped:
+        stopped.signal = came[-1] if came else None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -23,7 +23,12 @@ _KEPT = 2
 
 
 class Interrupted(Exception):
-    """A fit was asked to stop; where it stopped is in its last checkpoint."""
+    """A fit was asked to stop; where it stopped is in its last checkpoint.
+
+    The attribute `signal` is the number of the signal that asked, or None.
+    """
+
+    signal: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +96,8 @@ class Checkpoints:
         write_whole(path, pack(checkpoint.tensors, {"about": json.dumps(checkpoint.about)}, _KIND))
         for _, old in self._files()[:-_KEPT]:
             old.unlink(missing_ok=True)
+        for left in self.folder.glob(".checkpoint-*.safetensors.*.tmp"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         self._written = time.monotonic()
 
     def newest(self) -> Checkpoint | None:

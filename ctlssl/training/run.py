@@ -300,7 +300,8 @@ class Run:
             torch.cuda.set_rng_state(parts["random"]["cuda"], self.device)
 
     def _check_identity(self, about: dict) -> None:
-        found = about.get("identity", {})
+        # what an earlier version did not write, it did as the default does
+        found = {f"training.{name}": value for name, value in Training().to_dict().items()} | about.get("identity", {})
         for name, here in self.identity.items():
             if found.get(name) != here:
                 raise ValueError(
