@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ctlssl.half_lives import timescales
     from ctlssl.hippo_memory import Memory, remember_history, remember_window
     from ctlssl.models import Ensemble, EventModel, FoldedModel, LayerModel, LSSLModel
+    from ctlssl.onnx_step import export_onnx_step
     from ctlssl.packed_series import PackedSeries
     from ctlssl.pretraining import PretrainingSettings, pretrain, transfer
     from ctlssl.runs import RunSettings, open_run, train_run
@@ -123,6 +124,7 @@ _ON_FIRST_USE = {
     "TimeScale": "ctlssl.timescale_fitting",
     "export_model": "ctlssl.exporting",
     "export_step": "ctlssl.exporting",
+    "export_onnx_step": "ctlssl.onnx_step",
     "testing": "ctlssl.testing",
     "synthetic": "ctlssl.synthetic",
 }
@@ -239,6 +241,7 @@ __all__ = [
     # programs that run without the library
     "export_model",
     "export_step",
+    "export_onnx_step",
     # contracts, for layers and models of your own
     "testing",
 ]

@@ -41,7 +41,9 @@ FLOORS = {
     **dict.fromkeys(
         ["comparison", "costs", "estimators", "runs", "testing", "clock_ablation", "solver_sweep", "recipes"], 7
     ),
-    **dict.fromkeys(["influence", "inspection", "timescale_fitting", "adaptation", "exporting", "tuning"], 7),
+    **dict.fromkeys(
+        ["influence", "inspection", "timescale_fitting", "adaptation", "exporting", "onnx_step", "tuning"], 7
+    ),
     **dict.fromkeys(["report", "report_notes", "plots", "saving", "clock_report", "views_report"], 8),
     **dict.fromkeys(["page", "run_page", "run_pictures", "inspection_page", "adaptation_report"], 8),
     **dict.fromkeys(["cli", "commands"], 9),

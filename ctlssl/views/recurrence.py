@@ -17,7 +17,7 @@ from ctlssl.state_matrices.diagonal import join_pairs
 from ctlssl.state_space import StateSpace
 from ctlssl.views.response import Response, Rows, State, refuse_growth
 
-__all__ = ["one_row", "recurrence"]
+__all__ = ["diagonal_maps", "one_row", "recurrence", "rule_of"]
 
 _TABLE_NUMBERS = 2**24
 """Numbers in one table of discretized matrices; longer records are cut into chunks that are recomputed backward."""
@@ -79,7 +79,7 @@ def one_row(
     """
     if not isinstance(system.A, Diagonal) or not system.remembers or method.rule.growing:
         return None
-    found = diagonal_row(u[:, None], state.u, dt, _maps(system, u.dtype), state.x, *_rule(method))
+    found = diagonal_row(u[:, None], state.u, dt, diagonal_maps(system, u.dtype), state.x, *rule_of(method))
     if found is None:
         return None
     return found[0].reshape(u.shape[0], -1), State(found[1], u.clone())
@@ -98,19 +98,20 @@ def _drives(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Ten
 
 def _diagonal(system: StateSpace, method: Discretization, rows: Rows) -> tuple[Tensor, Tensor]:
     """Diagonal A: y (B, L, H * M) and the last state, by a scan that never holds the states of a bank."""
-    maps, run = _maps(system, rows.u.dtype), diagonal_multi if system.multi_input else diagonal_bank
+    maps, run = diagonal_maps(system, rows.u.dtype), diagonal_multi if system.multi_input else diagonal_bank
     gaps = rows.dt.to(torch.float64)
-    y, last = run(rows.u, rows.start.u, gaps, rows.kinds, *maps, rows.start.x, *_rule(method))
+    y, last = run(rows.u, rows.start.u, gaps, rows.kinds, *maps, rows.start.x, *rule_of(method))
     return (y if system.multi_input else y.flatten(-2)), last  # (B, L, H * M)
 
 
-def _rule(method: Discretization) -> tuple[tuple[float, ...], float]:
+def rule_of(method: Discretization) -> tuple[tuple[float, ...], float]:
     """Weights of the hold and alpha, -1 for the exact rule."""
     hold = method.hold
     return (*hold.previous, *hold.next, hold.kick), getattr(method.rule, "alpha", -1.0)
 
 
-def _maps(system: StateSpace, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def diagonal_maps(system: StateSpace, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Eigenvalues (G, 2 n) in float64, B, C and D of a diagonal system, kept while its parameters are the same."""
     return system.derived(("diagonal", dtype), lambda: _diagonal_maps(system, dtype))
 
 
