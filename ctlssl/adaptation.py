@@ -46,6 +46,8 @@ WAYS = ("zero-shot", "known rate", "fitted rate", "rate per series", "step sizes
     "rate per series"  each tested series gets its own, found without its answer, around the middle of the rates that
                        the few labelled series have each for itself
     "step sizes"       the step sizes of the layers learn from the few labelled series, all else stays
+
+Models are trained once, without the change; only the last way trains anything again.
 """
 
 _SPREAD = 0.3  # of the logarithm of the rates of single series
