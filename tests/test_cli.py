@@ -46,7 +46,7 @@ def test_compare_prints_and_saves(tmp_path):
     [
         (
             ["compare", "nowhere"],
-            "Error: data set 'nowhere' has no task; those with tasks are covid19, drug_kinetics, ",
+            "Error: data set 'nowhere' has no task; those with tasks are asas, covid19, drug_kinetics, ",
         ),
         (["compare", "covid19", "--task", "birth"], "Error: task 'birth' is unknown; covid19 has death, forecast."),
         (["compare", "--models", "gru,lstm"], "Error: model 'lstm' is unknown; there are lssl, "),

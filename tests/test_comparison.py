@@ -207,7 +207,7 @@ class TestPlan:
     @pytest.mark.parametrize(
         "options, message",
         [
-            ({"dataset": "nowhere"}, "data set 'nowhere' has no task; those with tasks are covid19"),
+            ({"dataset": "nowhere"}, "data set 'nowhere' has no task; those with tasks are asas, covid19"),
             ({"task": "birth"}, "task 'birth' is unknown; covid19 has death, forecast"),
             ({"task": []}, "No task was asked for; covid19 has death, forecast"),
             (

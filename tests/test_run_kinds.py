@@ -83,5 +83,5 @@ def test_labels_are_scored_with_intervals():
     examples = Examples(series, np.arange(12), query_times=series.times, targets=targets)
     scores = evaluate(run.model, examples)
     found = bootstrap_intervals("labelling", predict(run.model, examples), examples, draws=50)
-    assert found.keys() == scores.keys() == {"auroc", "auprc", "log_loss", "accuracy"}
+    assert found.keys() == scores.keys() == {"auroc", "auprc", "log_loss", "accuracy", "macro_f1"}
     assert all(found[name][0] <= scores[name] <= found[name][1] for name in scores)

@@ -83,6 +83,13 @@ def test_tasks(name):
     if name == "pendulum/angles":
         assert torch.equal(split.test.query_times, split.test.series.times)
         assert split.train.target_observed.any(dim=(0, 1)).sum() == 2
+    elif name == "drug_kinetics/planned":  # doses are known in advance, concentrations are not
+        late = split.test.series.times > 6.0
+        seen, asked = split.test.series.observed, split.test.target_observed
+        concentration = split.test.variables.index("concentration")
+        assert seen[late].any() and not seen[late][:, concentration].any()
+        assert asked.any(dim=(0, 1)).tolist() == [k == concentration for k in range(seen.shape[2])]
+        assert float(split.test.query_times.nan_to_num(np.inf).min()) > 6.0
     elif task.kind == "forecasting":
         first = min(float(part.query_times.nan_to_num(np.inf).min()) for part in (split.train, split.test))
         assert last <= task.window < first
