@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -153,7 +154,35 @@ class SeriesHead(nn.Module):
         return Prediction(mean=mean, scale=softplus(raw + _UNIT) + _LEAST_SCALE)
 
 
-class QueryHead(nn.Module):
+class _AtQueries(nn.Module, ABC):
+    """A head that answers at every query, for which nothing is pooled."""
+
+    def forward(self, encoded: Encoded, features: Tensor, committed: Tensor, queries: Tensor) -> Prediction:
+        """Answer at every query.
+
+        Args:
+            encoded: of the batch.
+            features: (B, K, W), not read.
+            committed: (B, K), not read.
+            queries: (B, Q, W) at the queries.
+        """
+        return self.answer(encoded, None, queries)
+
+    def gather(self, features: Tensor, committed: Tensor, before: None = None) -> None:
+        """Nothing is pooled for an answer at a query."""
+
+    @abstractmethod
+    def answer(self, encoded: Encoded, pooled: None, queries: Tensor) -> Prediction:
+        """Answer at every query.
+
+        Args:
+            encoded: of the batch.
+            pooled: nothing.
+            queries: (B, Q, W) at the queries.
+        """
+
+
+class QueryHead(_AtQueries):
     """A forecast at every query: the last seen value v of each channel plus a learned correction, and its spread.
 
     mean = v + a(query) v + c(query): the factor lets each channel fall back to its mean as time passes. The spread is
@@ -174,28 +203,8 @@ class QueryHead(nn.Module):
             self.body[-1].weight.mul_(0.1)  # starts close to the last value carried forward
             self.body[-1].bias.zero_()
 
-    def forward(self, encoded: Encoded, features: Tensor, committed: Tensor, queries: Tensor) -> Prediction:
-        """Answer at every query.
-
-        Args:
-            encoded: of the batch.
-            features: (B, K, W), not read.
-            committed: (B, K), not read.
-            queries: (B, Q, W) at the queries.
-        """
-        return self.answer(encoded, None, queries)
-
-    def gather(self, features: Tensor, committed: Tensor, before: None = None) -> None:
-        """Nothing is pooled for a forecast."""
-
     def answer(self, encoded: Encoded, pooled: None, queries: Tensor) -> Prediction:
-        """Answer at every query.
-
-        Args:
-            encoded: of the batch.
-            pooled: nothing.
-            queries: (B, Q, W) at the queries.
-        """
+        """See `_AtQueries.answer`."""
         rows, D = encoded.rows, self.problem.outputs
         out = self.body(_with_static(encoded, queries))  # (B, Q, outputs)
         factor, shift, raw = out.tensor_split([D, 2 * D], dim=-1)  # (B, Q, D), (B, Q, D), (B, Q, outputs - 2 D)
@@ -213,7 +222,7 @@ class QueryHead(nn.Module):
         )
 
 
-class LabelHead(nn.Module):
+class LabelHead(_AtQueries):
     """The class at every query: logits from its features and the static part; 0 where the query is absent.
 
     Args:
@@ -226,28 +235,8 @@ class LabelHead(nn.Module):
         super().__init__()
         self.body = _body(width + problem.static, width, problem.outputs, dropout)
 
-    def forward(self, encoded: Encoded, features: Tensor, committed: Tensor, queries: Tensor) -> Prediction:
-        """Answer at every query.
-
-        Args:
-            encoded: of the batch.
-            features: (B, K, W), not read.
-            committed: (B, K), not read.
-            queries: (B, Q, W) at the queries.
-        """
-        return self.answer(encoded, None, queries)
-
-    def gather(self, features: Tensor, committed: Tensor, before: None = None) -> None:
-        """Nothing is pooled for an answer at a query."""
-
     def answer(self, encoded: Encoded, pooled: None, queries: Tensor) -> Prediction:
-        """Answer at every query.
-
-        Args:
-            encoded: of the batch.
-            pooled: nothing.
-            queries: (B, Q, W) at the queries.
-        """
+        """See `_AtQueries.answer`."""
         logits = self.body(_with_static(encoded, queries))  # (B, Q, K)
         present = encoded.rows.query_present.unsqueeze(-1)  # (B, Q, 1)
         return Prediction(logits=torch.where(present, logits, torch.zeros_like(logits)))
