@@ -21,7 +21,8 @@ def commands():
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_the_quickstart_runs(number, tmp_path):
+def test_the_quickstart_runs(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # what it writes is not left here
     script = tmp_path / "quickstart.py"
     script.write_text(blocks("python")[number], encoding="utf8")
     runpy.run_path(str(script))
