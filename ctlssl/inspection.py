@@ -11,7 +11,7 @@ import xarray as xr
 
 from ctlssl.schema import channels, check_dataset, series_of_row
 
-__all__ = ["SHARES", "Inspection", "Leak", "Variable", "inspect_dataset"]
+__all__ = ["SHARES", "Inspection", "Leak", "Variable", "inspect_dataset", "leak_of"]
 
 SHARES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 """The shares of the quantiles that are told."""
@@ -199,15 +199,22 @@ def _leaks(ds: xr.Dataset, label: str, of: np.ndarray) -> list[Leak]:
     last = np.full(len(size), 0.0)
     np.maximum.at(last, of, ds["time"].values)
     sources = {"number of rows": size, "time of the last row": last, "number of values": counts.sum(1)}
-    found = [_leak(label, source, values[known], codes) for source, values in sources.items()]
+    found = [leak_of(label, source, values[known], codes) for source, values in sources.items()]
     features = np.column_stack([np.log1p(size), last, np.log1p(counts)])[known]
     if np.bincount(codes).min() >= _FOLDS:
-        found.append(_leak(label, "all times and counts", _out_of_fold(features, codes), codes))
+        found.append(leak_of(label, "all times and counts", _out_of_fold(features, codes), codes))
     return found
 
 
-def _leak(label: str, source: str, scores: np.ndarray, codes: np.ndarray) -> Leak:
-    """The AUROC of scores (B,) or (B, K), each class against the rest; the class that is told best."""
+def leak_of(label: str, source: str, scores: np.ndarray, codes: np.ndarray) -> Leak:
+    """How well some scores tell a label: the AUROC of each class against the rest, of the class that is told best.
+
+    Args:
+        label: name of it.
+        source: what the scores are.
+        scores: (B,) of either direction, or (B, K), one for each class.
+        codes: (B,) classes, integers from 0, of which there are two at least.
+    """
     from sklearn.metrics import roc_auc_score
 
     best, deviation = 0.5, math.nan

@@ -21,7 +21,7 @@ from ctlssl.questions import TASKS, Task
 from ctlssl.series import TimeSeries
 from ctlssl.splitting import deal
 
-__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "in_scores", "median_gap", "prepare"]
+__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "clock_of", "in_scores", "median_gap", "prepare"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,18 +78,26 @@ def prepare(task: str | Task, seed: int = 0, ds: xr.Dataset | None = None, refit
     train = np.union1d(train, valid) if refit else train
     parts = [raw.select(index) for index in (train, valid, test)]
     normalizer = task.scale(parts[0].series)
-    gap = median_gap(parts[0].series)
     problem = Problem(
         kind=task.kind,
         channels=raw.series.channels,
         outputs=_outputs(task, raw),
         static=0 if raw.series.static is None else raw.series.static.shape[1],
-        time_scale=gap,
-        first_gap=gap,
-        horizon=_longest_span(parts[0].series) if task.window is None else task.window,
+        **clock_of(parts[0].series, task.window),
     )
     train, valid, test = (in_scores(part, normalizer) for part in parts)
     return Split(train, valid, test, problem, normalizer)
+
+
+def clock_of(series: TimeSeries | PackedSeries, window: float | None = None) -> dict[str, float]:
+    """What a `Problem` must know of the clock: its unit and first gap, the median gap, and its horizon.
+
+    Args:
+        series: the training part.
+        window: how much time a model may see; None is the longest span of these series.
+    """
+    gap = median_gap(series)
+    return {"time_scale": gap, "first_gap": gap, "horizon": _longest_span(series) if window is None else window}
 
 
 def median_gap(series: TimeSeries | PackedSeries) -> float:

@@ -13,6 +13,7 @@ __all__ = [
     "End",
     "Id",
     "Invalid",
+    "Kind",
     "Label",
     "Labels",
     "Landmark",
@@ -22,6 +23,7 @@ __all__ = [
     "Time",
     "Unit",
     "Unknown",
+    "Until",
     "Value",
     "Variable",
     "Wide",
@@ -73,6 +75,13 @@ End = Annotated[
         help="Column of the time at which a series ended; those that ended before the landmark are left out.",
         show_default="none",
     ),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(help="classification, regression or forecasting.", show_default="seen from the labels"),
+]
+Until = Annotated[
+    float | None, typer.Option(help="For forecasts, the last time asked for.", show_default="all that there is")
 ]
 Unit = Annotated[
     str | None, typer.Option(help="Unit of time: s, min, h, d.", show_default="h for stamps, none for numbers")

@@ -36,18 +36,11 @@ _Option = Annotated[
     list[str] | None,
     typer.Option(help="An option of the model, NAME=VALUE with a JSON value; may be repeated.", show_default="none"),
 ]
-_Kind = Annotated[
-    str | None,
-    typer.Option(help="classification, regression or forecasting.", show_default="seen from the labels"),
-]
 _FromDisk = Annotated[
     bool | None,
     typer.Option(
         "--from-disk", help="Records are a .nc larger than memory: only a batch is held at a time.", show_default="no"
     ),
-]
-_Until = Annotated[
-    float | None, typer.Option(help="For forecasts, the last time asked for.", show_default="all that there is")
 ]
 _Config = Annotated[
     Path | None,
@@ -76,10 +69,10 @@ def train(
     labels: columns.Labels = None,
     label: columns.Label = None,
     static: columns.Static = None,
-    kind: _Kind = None,
+    kind: columns.Kind = None,
     landmark: columns.Landmark = None,
     end: columns.End = None,
-    until: _Until = None,
+    until: columns.Until = None,
     unit: columns.Unit = None,
     duplicates: columns.Duplicates = None,
     invalid: columns.Invalid = None,

@@ -44,12 +44,6 @@ _Config = Annotated[
 ]  # fmt: skip
 _Out = Annotated[Path, typer.Option(help="Folder of the search, from which it goes on.", file_okay=False)]
 _Threads = Annotated[int, typer.Option(min=1, help="Threads of torch.")]
-_Kind = Annotated[
-    str | None, typer.Option(help="classification, regression or forecasting.", show_default="seen from the labels")
-]
-_Until = Annotated[
-    float | None, typer.Option(help="For forecasts, the last time asked for.", show_default="all that there is")
-]
 
 
 def tune(
@@ -62,10 +56,10 @@ def tune(
     labels: columns.Labels = None,
     label: columns.Label = None,
     static: columns.Static = None,
-    kind: _Kind = None,
+    kind: columns.Kind = None,
     landmark: columns.Landmark = None,
     end: columns.End = None,
-    until: _Until = None,
+    until: columns.Until = None,
     unit: columns.Unit = None,
     duplicates: columns.Duplicates = None,
     invalid: columns.Invalid = None,

@@ -24,7 +24,7 @@ from ctlssl.normalization import Normalizer
 from ctlssl.schema import channels, select_rows, to_series
 from ctlssl.series import TimeSeries
 from ctlssl.tables import from_arrays
-from ctlssl.tasks import in_scores, median_gap
+from ctlssl.tasks import clock_of, in_scores
 from ctlssl.training import Training, fit, predict
 
 __all__ = ["SeriesEstimator", "answers_of", "weighted_examples", "without"]
@@ -156,18 +156,12 @@ class SeriesEstimator(BaseEstimator, ABC):
         self.model_.eval()
 
     def _problem(self, train: TimeSeries) -> Problem:
-        gap = median_gap(train)
-        first = train.times.where(train.in_length, torch.inf).amin(1) if train.length else torch.zeros(train.batch)
-        last = train.times.where(train.in_length, -torch.inf).amax(1) if train.length else torch.zeros(train.batch)
-        span = float((last - first).clamp(min=0).nan_to_num(0.0).max())
         return Problem(
             kind=self.kind,
             channels=train.channels,
             outputs=self._outputs(),
             static=0 if train.static is None else train.static.shape[1],
-            time_scale=gap,
-            first_gap=gap,
-            horizon=max(span, gap) if self.window is None else self.window,
+            **clock_of(train, self.window),
         )
 
     def _answer(self, ds: xr.Dataset, query_times: Tensor | None = None) -> Prediction:

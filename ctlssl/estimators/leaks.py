@@ -6,7 +6,8 @@ import warnings
 
 import numpy as np
 import xarray as xr
-from sklearn.metrics import roc_auc_score
+
+from ctlssl.inspection import Leak, leak_of
 
 __all__ = ["area_by_length", "warn_of_length"]
 
@@ -28,24 +29,19 @@ def area_by_length(ds: xr.Dataset, labels: np.ndarray) -> float:
         >>> area_by_length(ds, np.array([0, 0, 1]))
         1.0
     """
-    rows, areas = ds["row_size"].values, [0.5]
-    for kind in np.unique(labels):
-        one = labels == kind
-        if one.any() and not one.all():
-            area = float(roc_auc_score(one, rows))
-            areas.append(max(area, 1.0 - area))
-    return max(areas)
+    return _of_length(ds, labels).auroc
 
 
 def warn_of_length(ds: xr.Dataset, labels: np.ndarray) -> None:
     """Warn where the number of rows alone says much about the label, with what to do about it."""
-    area = area_by_length(ds, labels)
-    counts = np.bincount(labels)
-    # of few series some length always fits: three standard deviations of an area that says nothing
-    noise = 3.0 * np.sqrt(len(labels) / (12.0 * max(counts.min(), 1) * max(len(labels) - counts.min(), 1)))
-    if area > max(_SUSPICIOUS, 0.5 + noise):
+    leak = _of_length(ds, labels)
+    if leak.auroc > max(_SUSPICIOUS, 0.5 + 3.0 * leak.deviation):  # of few series some length always fits
         warnings.warn(
-            f"the number of rows alone predicts the label (AUROC {area:.2f}): records that end at the event tell of it "
-            "by their length. Give window=, a time at which all records are still running.",
+            f"the number of rows alone predicts the label (AUROC {leak.auroc:.2f}): records that end at the event tell "
+            "of it by their length. Give window=, a time at which all records are still running.",
             stacklevel=3,
         )
+
+
+def _of_length(ds: xr.Dataset, labels: np.ndarray) -> Leak:
+    return leak_of("label", "number of rows", ds["row_size"].values.astype(np.float64), labels)

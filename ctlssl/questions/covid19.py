@@ -8,7 +8,7 @@ import xarray as xr
 
 from ctlssl.examples import Examples
 from ctlssl.questions.task import Task
-from ctlssl.questions.windows import has_row, part_of, rows_with_a_value
+from ctlssl.questions.windows import forecast_of, has_row, part_of, rows_with_a_value
 from ctlssl.schema import channels, series_of_row
 
 __all__ = ["TASKS"]
@@ -31,16 +31,7 @@ def covid19_forecast(ds: xr.Dataset) -> Examples:
     # Some results carry a stamp after the discharge; nobody could have been asked for those.
     in_hospital = ds["time"].values <= ds["discharge"].values[series_of_row(ds)]  # (obs,)
     seen, asked = rows_with_a_value(ds, -np.inf, 72.0), rows_with_a_value(ds, 72.0, 120.0) & in_hospital
-    chosen = (ds["discharge"].values > 72.0) & has_row(ds, seen) & has_row(ds, asked)
-    future = part_of(ds, asked, chosen)
-    return Examples(
-        series=part_of(ds, seen, chosen),
-        ids=ds["series"].values[chosen],
-        query_times=torch.where(future.in_length, future.times, torch.nan),
-        targets=future.values,
-        target_observed=future.observed,
-        variables=channels(ds),
-    )
+    return forecast_of(ds, seen, asked, among=ds["discharge"].values > 72.0)
 
 
 TASKS = (

@@ -8,7 +8,7 @@ import xarray as xr
 
 from ctlssl.examples import Examples
 from ctlssl.questions.task import Task
-from ctlssl.questions.windows import has_row, part_of, rows_with_a_value
+from ctlssl.questions.windows import forecast_of, has_row, part_of, rows_with_a_value
 from ctlssl.schema import channels
 
 __all__ = ["TASKS"]
@@ -36,16 +36,7 @@ def pbc_end(ds: xr.Dataset) -> Examples:
 def pbc_forecast(ds: xr.Dataset) -> Examples:
     """Values of the visits of the second to the fourth year, from those of the first."""
     seen, asked = rows_with_a_value(ds, -np.inf, _YEAR), rows_with_a_value(ds, _YEAR, 4 * _YEAR)
-    chosen = (ds["followed"].values > _YEAR) & has_row(ds, seen) & has_row(ds, asked)
-    future = part_of(ds, asked, chosen)
-    return Examples(
-        series=part_of(ds, seen, chosen),
-        ids=ds["series"].values[chosen],
-        query_times=torch.where(future.in_length, future.times, torch.nan),
-        targets=future.values,
-        target_observed=future.observed,
-        variables=channels(ds),
-    )
+    return forecast_of(ds, seen, asked, among=ds["followed"].values > _YEAR)
 
 
 TASKS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from ctlssl.series import TimeSeries
 
 __all__ = [
     "class_of_series",
+    "forecast_of",
     "has_row",
     "later_values",
     "numbers_of_series",
@@ -90,15 +92,28 @@ def later_values(ds: xr.Dataset, landmark: float, asked: Sequence[str] | None = 
         asked: the channels that are asked for; None all.
     """
     seen, later = rows_with_a_value(ds, -np.inf, landmark), rows_with_a_value(ds, landmark, np.inf)
-    chosen = has_row(ds, seen) & has_row(ds, later)
-    future = part_of(ds, later, chosen)
+    examples = forecast_of(ds, seen, later, np.ones(ds.sizes["series"], dtype=bool))
     wanted = torch.tensor([asked is None or name in asked for name in channels(ds)])  # (D,)
+    return replace(examples, target_observed=examples.target_observed & wanted)
+
+
+def forecast_of(ds: xr.Dataset, seen: np.ndarray, asked: np.ndarray, among: np.ndarray) -> Examples:
+    """Some rows are shown, and the values of others are asked for, of the series that have both.
+
+    Args:
+        ds: the data.
+        seen: (obs,) bool.
+        asked: (obs,) bool.
+        among: (series,) bool, the series that may be asked.
+    """
+    chosen = among & has_row(ds, seen) & has_row(ds, asked)
+    future = part_of(ds, asked, chosen)
     return Examples(
         series=part_of(ds, seen, chosen),
         ids=ds["series"].values[chosen],
         query_times=torch.where(future.in_length, future.times, torch.nan),
         targets=future.values,
-        target_observed=future.observed & wanted,
+        target_observed=future.observed,
         variables=channels(ds),
     )
 

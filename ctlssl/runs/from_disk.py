@@ -21,7 +21,7 @@ from ctlssl.runs.table_task import Loaded, TableTask
 from ctlssl.schema import channels, series_of_row, static
 from ctlssl.series import TimeSeries
 from ctlssl.splitting import deal
-from ctlssl.tasks import Split
+from ctlssl.tasks import Split, clock_of
 
 __all__ = ["split_on_disk"]
 
@@ -65,7 +65,7 @@ def split_on_disk(task: TableTask, folder: Path, seed: int) -> tuple[Split, Load
         channels=len(normalizer.counts),
         outputs=max(2, len(loaded.classes)) if loaded.task.kind == "classification" else plan.labels.shape[1],
         static=0 if plan.static is None else plan.static.shape[1],
-        **_clock(parts[0].series),
+        **clock_of(parts[0].series),
     )
     return Split(*parts, problem=problem, normalizer=normalizer), loaded
 
@@ -166,18 +166,6 @@ def _mapped(path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Ten
     if not math.prod(shape):
         return torch.zeros(shape, dtype=dtype)
     return torch.from_file(str(path), shared=False, size=math.prod(shape), dtype=dtype).view(shape)
-
-
-def _clock(series: PackedSeries) -> dict[str, float]:
-    """Median gap and longest span of the training part, as `prepare` takes them."""
-    times, ends = series.times, series.lengths.cumsum(0)
-    gaps = times.diff()
-    gaps[ends[:-1] - 1] = 0.0  # from one series to the next
-    positive = gaps[gaps > 0].numpy()
-    gap = float(np.median(positive)) if len(positive) else 1.0
-    spans = times[ends - 1] - times[ends - series.lengths]  # each has a row
-    longest = float(spans.max()) if len(spans) and spans.max() > 0 else 1.0
-    return {"time_scale": gap, "first_gap": gap, "horizon": longest}
 
 
 _PARTS = ("train", "valid", "test")
