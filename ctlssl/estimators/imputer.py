@@ -40,6 +40,10 @@ class LSSLImputer(TransformerMixin, SeriesEstimator):
         window: see `SeriesEstimator`.
         random_state: see `SeriesEstimator`.
 
+    References:
+        Gu et al. (2021), Combining Recurrent, Convolutional, and Continuous-time Models with Linear State-Space
+        Layers, arXiv:2110.13985; hidden cells as in Shukla, Marlin (2021), arXiv:2101.10318.
+
     Example:
         >>> import ctlssl
         >>> ds = ctlssl.synthetic.spirals.generate(series=30, seed=0)
