@@ -32,6 +32,15 @@ def export_onnx_step(layer: LSSL, path: str | os.PathLike) -> None:
     Raises:
         ValueError: a layer of another structure, a bidirectional one, or one whose gaps are gated.
         ImportError: onnxscript is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> layer = LSSL(2, state_size=4, structure="diagonal", method="zoh")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export_onnx_step(layer, Path(folder) / "step.onnx")
+        ...     (Path(folder) / "step.onnx").stat().st_size > 1000
+        True
     """
     step = RealStep(layer)
     state = layer.initial_state(3)
