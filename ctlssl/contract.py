@@ -41,7 +41,8 @@ class Problem:
             intervals of time in which an event may happen.
         static: S, the number of static covariates.
         time_scale: data time of one unit of the model's clock, usually the median gap of the training part.
-        first_gap: data time given to the first observation of a series, which has none before it.
+        first_gap: data time given to the first observation of a series, which has none before it; a convention, and
+            so nothing that `rate` multiplies.
         horizon: data time that a series typically spans; the longest time constants start there.
         quantiles: rising levels in (0, 1) at which numbers are predicted, instead of a mean and a standard deviation;
             of regression and forecasting.

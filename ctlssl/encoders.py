@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         """
         rates, problem = rate_per_series(rate, series), self.problem  # (B,)
         asked = query_times if problem.asks_queries else None
-        rows = interleave(self._thinned(series), asked, problem.first_gap, before)
+        rows = interleave(self._thinned(series), asked, problem.first_gap / rates, before)
         pace, dtype = rates.unsqueeze(-1), self.linear.weight.dtype  # (B, 1)
         channels = _last_seen(rows, before, dtype)
         filled = torch.where(channels.known, channels.values, self.unseen)  # (B, R, D)
@@ -169,7 +169,8 @@ def readings(
         Rows with features (B, R, 3 D) in the dtype of `unseen`.
     """
     rates, dtype = rate_per_series(rate, series), unseen.dtype  # (B,)
-    rows = interleave(series, query_times if problem.asks_queries else None, problem.first_gap, before)
+    asked = query_times if problem.asks_queries else None
+    rows = interleave(series, asked, problem.first_gap / rates, before)
     channels, since_start = _last_seen(rows, before, dtype), _since_start(rows, before)
     filled = torch.where(channels.known, channels.values, unseen)  # (B, R, D)
     earlier = _in_earlier_rows(channels, before)

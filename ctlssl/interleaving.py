@@ -76,14 +76,14 @@ class Rows:
         observations = take(rows, self.position[:, : self._observations])  # (B, L, F)
         return take(torch.cat([change(observations), change(self.at_queries(rows))], dim=1), self.order)
 
-    def backward(self, first_gap: float, time_scale: float = 1.0) -> Backward:
+    def backward(self, first_gap: float | Tensor, time_scale: float = 1.0) -> Backward:
         """The same rows from the end of each series, with the time to the next observation as their gaps.
 
         At one time queries then come before observations: what is asked at an observation is answered from it and from
         those after it, and so without a jump from just after it.
 
         Args:
-            first_gap: data time given to the last committed row.
+            first_gap: data time given to the last committed row, a number or one a series (B,).
             time_scale: data time of one unit of the gaps.
         """
         rows = torch.arange(self.times.shape[1], device=self.times.device)
@@ -162,7 +162,7 @@ def take(rows: Tensor, position: Tensor) -> Tensor:
 def interleave(
     series: TimeSeries,
     query_times: Tensor | None = None,
-    first_gap: float = 1.0,
+    first_gap: float | Tensor = 1.0,
     before: Seen | None = None,
 ) -> Rows:
     """Merge the observations and the query times of each series into rows in the order of time.
@@ -172,7 +172,7 @@ def interleave(
     Args:
         series: B series of L rows.
         query_times: (B, Q) float64, NaN where absent, or None for none.
-        first_gap: data time given to the first committed row.
+        first_gap: data time given to the first committed row, a number or one a series (B,).
         before: what was observed in earlier chunks.
 
     >>> seen = torch.tensor([[[True], [True]]])
@@ -212,12 +212,13 @@ def interleave(
 
 
 def _gaps_between_commits(
-    times: Tensor, committed: Tensor, inside: Tensor, first_gap: float, earlier: Seen | None
+    times: Tensor, committed: Tensor, inside: Tensor, first_gap: float | Tensor, earlier: Seen | None
 ) -> Tensor:
     last = last_true(committed, dim=1)  # (B, R)
     before = nn.functional.pad(last, (1, 0), value=-1)[:, : last.shape[1]]  # (B, R): strictly before the row
     since = times - torch.gather(times, 1, before.clamp(min=0))  # (B, R)
-    first = torch.where(committed, first_gap, torch.zeros_like(times))
+    given = torch.as_tensor(first_gap, dtype=times.dtype, device=times.device).unsqueeze(-1)  # (1,) or (B, 1)
+    first = torch.where(committed, given, torch.zeros_like(times))
     if earlier is not None:
         first = torch.where(earlier.started.unsqueeze(1), times - earlier.time.unsqueeze(1), first)
     gap = torch.where(before >= 0, since, first)

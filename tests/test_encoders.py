@@ -43,7 +43,7 @@ def test_features(seed, rate):
         encoder.linear.bias.zero_()
     encoded = encoder(series, asked, rate)
     for b in range(5):
-        expected = slow_features(slow_rows(series, asked, b), [0.5, -1.0, 2.0], problem, rate)
+        expected = slow_features(slow_rows(series, asked, b, FIRST / rate), [0.5, -1.0, 2.0], problem, rate)
         n = len(expected)
         truth = torch.tensor(expected, dtype=torch.float64).view(n, 12)
         torch.testing.assert_close(encoded.features[b, :n], truth, rtol=1e-12, atol=1e-12)

@@ -43,9 +43,6 @@ def test_the_contract_of_models(kind, tail):
     late = ctlssl.TimeSeries(series.values, series.times + 1024.0, series.observed, series.lengths)
     assert relative_error(answer(model(late, None if queries is None else queries + 1024.0)).detach(), expected) < 1e-10
     slow = ctlssl.TimeSeries(series.values, series.times * 60, series.observed, series.lengths)
-    # The first gap is data time, and scaled by the rate too.
-    slower = ctlssl.Problem(**{**model.problem.to_dict(), "first_gap": model.problem.first_gap * 60})
-    model.problem = model.encoder.problem = slower
     paced = answer(model(slow, None if queries is None else queries * 60, rate=1 / 60))
     assert relative_error(paced.detach(), expected) < 1e-10
     model.train()

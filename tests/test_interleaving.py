@@ -13,7 +13,7 @@ FIRST = 0.75
 SEEDS = [pytest.param(seed, id=f"seed{seed}") for seed in range(4)]
 
 
-def slow_rows(series, asked, b):
+def slow_rows(series, asked, b, first=FIRST):
     """The rows of one series as dictionaries, in the order of time."""
     rows = []
     for k in range(int(series.lengths[b])):
@@ -25,7 +25,7 @@ def slow_rows(series, asked, b):
     rows.sort(key=lambda row: (row["time"], row["query"] is not None))
     last = None
     for row in rows:
-        row["dt"] = row["time"] - last if last is not None else FIRST if row["seen"] else 0.0
+        row["dt"] = row["time"] - last if last is not None else first if row["seen"] else 0.0
         last = row["time"] if row["seen"] else last
     return rows
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -88,11 +87,15 @@ def read_event_rate(rate: Tensor | float, events: Events) -> Tensor:
     return rate.expand(events.batch).unsqueeze(1)
 
 
-def read_first(first: float) -> float:
-    """The own gap of a channel's first event."""
-    if isinstance(first, bool) or not isinstance(first, int | float) or not (math.isfinite(first) and first >= 0):
-        raise ValueError(f"first is the gap of a channel's first event, a number of at least 0; found {first!r}")
-    return float(first)
+def read_first(first: Tensor | float, events: Events) -> Tensor:
+    """The own gap of a channel's first event, (B, 1) float64."""
+    gap = _float64("first", first, events)
+    if tuple(gap.shape) not in ((), (events.batch,)) or not bool(((gap >= 0) & gap.isfinite()).all()):
+        raise ValueError(
+            f"first is the gap of a channel's first event: a number of at least 0, or one a series, "
+            f"({events.batch},); found {first!r:.80}"
+        )
+    return gap.expand(events.batch).unsqueeze(1)
 
 
 def check_event_state(state: EventState, batch: int, states: int, channels: int) -> EventState:

@@ -114,7 +114,7 @@ class EventLSSL(nn.Module):
         state: EventState | None = None,
         now: Tensor | float | None = None,
         rate: Tensor | float = 1.0,
-        first: float = 1.0,
+        first: Tensor | float = 1.0,
     ) -> tuple[Tensor, EventState]:
         """Outputs at queries or at every event, and the state after the last event.
 
@@ -127,7 +127,7 @@ class EventLSSL(nn.Module):
             now: a time, or one a series (B,): of later events only those that are `known` act, on queries after them
                 and not on the state: give them again when they have happened. None: all events act.
             rate: factor of all gaps, a number or one a series (B,).
-            first: the own gap of a channel's first event, in the unit of the times.
+            first: the own gap of a channel's first event, in the unit of the times, a number or one a series (B,).
 
         Returns:
             y (B, Q, M) or (B, E, M), zeros where there is no query or event, and the state.
@@ -138,7 +138,7 @@ class EventLSSL(nn.Module):
         if not isinstance(events, Events) or events.channels != self.channels:
             found = f"{events.channels} channels" if isinstance(events, Events) else type(events).__name__
             raise ValueError(f"the layer reads Events of {self.channels} channels; found {found}")
-        query_times, first = check_event_queries(query_times, events), read_first(first)
+        query_times, first = check_event_queries(query_times, events), read_first(first, events)
         now, rate = read_now(now, events, query_times), read_event_rate(rate, events)
         if state is None:
             state = self.initial_state(events.batch)

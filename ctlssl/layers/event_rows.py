@@ -124,7 +124,7 @@ def event_rows(
     state: EventState,
     now: Tensor | None,
     rate: Tensor,
-    first: float,
+    first: Tensor,
 ) -> EventRows:
     """Merge events and queries, events first where both stand at one time.
 
@@ -134,7 +134,7 @@ def event_rows(
         state: before the first event.
         now: (B,) float64: later events act on queries only if they are known, and never on the state; None: all act.
         rate: (B, 1) float64, factor of all gaps.
-        first: the own gap of a channel's first event, in units of the times.
+        first: (B, 1) float64, the own gap of a channel's first event, in units of the times.
     """
     inside, E = events.in_length, events.length
     seen = inside if now is None else inside & (events.times.detach() <= now.unsqueeze(1))
@@ -187,7 +187,7 @@ def _since_any(times: Tensor, acts: Tensor, kept: Tensor, start: Tensor) -> Tens
 
 
 def _since_own(
-    times: Tensor, channel: Tensor, value: Tensor, acts: Tensor, state: EventState, first: float
+    times: Tensor, channel: Tensor, value: Tensor, acts: Tensor, state: EventState, first: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Time since the last event of the same channel (B, R), and its value then."""
     keys = torch.where(acts, channel, state.times.shape[1])  # (B, R)

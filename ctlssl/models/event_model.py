@@ -93,7 +93,8 @@ class EventModel(Model):
         rows = encoded.rows
         asked = torch.where(rows.inside, rows.times, torch.nan)  # (B, R)
         pace = encoded.rate / self.problem.time_scale  # (B,)
-        y, _ = self.layer(Events.from_series(series), asked, rate=pace, first=self.problem.first_gap)  # (B, R, W)
+        first = self.problem.first_gap / encoded.rate  # (B,)
+        y, _ = self.layer(Events.from_series(series), asked, rate=pace, first=first)  # (B, R, W)
         hidden = self.norm(encoded.features + self.dropout(self.mix(y.to(encoded.features.dtype))))
         return self.head(encoded, hidden, rows.committed, rows.at_queries(hidden))
 

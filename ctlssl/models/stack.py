@@ -92,7 +92,8 @@ class Stack(Model, ABC):
         check_request(self.problem, series, query_times, state, None if state is None else self.initial_state(0))
         encoded = self.encoder(series, query_times, rate, None if state is None else state.seen)
         rows, hidden, layers = encoded.rows, encoded.features, []  # (B, R, W)
-        behind = rows.backward(self.problem.first_gap, self.problem.time_scale) if self.bidirectional else None
+        first = self.problem.first_gap / encoded.rate  # (B,)
+        behind = rows.backward(first, self.problem.time_scale) if self.bidirectional else None
         for i, block in enumerate(self.blocks):
             hidden, after = block(hidden, encoded, None if state is None else state.layers[i], behind)
             layers.append(after)
