@@ -40,8 +40,7 @@ WAYS = ("zero-shot", "known rate", "fitted rate", "rate per series", "step sizes
 """How a trained model is helped over a change.
 
     "zero-shot"        not at all: rate 1
-    "known rate"       the rate that takes the times back to the true ones, as a user knows who knows the unit; it
-                       multiplies the gap before the first row as well, which the clock did not stretch
+    "known rate"       the rate that takes the times back to the true ones, as a user knows who knows the unit
     "fitted rate"      the rate that `fit_timescale` finds from a few labelled series
     "rate per series"  each tested series gets its own, found without its answer, around the middle of the rates that
                        the few labelled series have each for itself

@@ -29,7 +29,7 @@ def export_model(model: Model, rows: int, queries: int = 0) -> torch.export.Expo
         model: an `LSSLModel`, of one answer a series or of forecasts; it is exported in evaluation mode. Baselines that
             move observations together before they walk over them look at the data, and torch refuses to export them.
         rows: L, to which batches are padded.
-        queries: Q, for forecasts.
+        queries: Q, for forecasts and labels of rows.
 
     Raises:
         ValueError: a number of rows or queries that cannot be.
@@ -45,7 +45,7 @@ def export_model(model: Model, rows: int, queries: int = 0) -> torch.export.Expo
         torch.Size([5, 3])
     """
     problem = model.problem
-    forecasts = problem.kind == "forecasting"
+    forecasts = problem.asks_queries
     if rows < 1 or (forecasts and queries < 1):
         raise ValueError(f"a program reads one row at least, and a forecast one query; found {rows} and {queries}.")
     like = next(model.parameters())

@@ -30,7 +30,7 @@ class ImageModel(Model):
 
     with a stride of 2 in both convolutions; the model behind them reads these and the other channels. An image is
     there where any of its pixels is; a pixel that is not counts as 0. Images are read and never forecast: a forecast
-    of a pixel is 0 with scale 1, whatever is asked.
+    of a pixel is 0 with scale 1, or quantiles of 0, whatever is asked.
 
     Args:
         problem: what is asked, of pixels and other channels.
@@ -98,8 +98,12 @@ class ImageModel(Model):
         if self.problem.kind != "forecasting":
             return prediction
         room = (self.pixels, 0)
-        scale = pad(prediction.scale[..., self.features :], room, value=1.0) if self.scales else None  # (B, Q, D)
-        return replace(prediction, mean=pad(prediction.mean[..., self.features :], room), scale=scale)
+        told: dict[str, Any] = {"mean": pad(prediction.mean[..., self.features :], room), "scale": None}  # (B, Q, D)
+        if self.scales and prediction.scale is not None:
+            told["scale"] = pad(prediction.scale[..., self.features :], room, value=1.0)  # (B, Q, D)
+        if prediction.quantiles is not None:
+            told["quantiles"] = pad(prediction.quantiles[..., self.features :, :], (0, 0, *room))  # (B, Q, D, K)
+        return replace(prediction, **told)
 
     def initial_state(self, batch: int) -> ModelState:
         """See `Model.initial_state`."""

@@ -196,8 +196,9 @@ def _leaks(ds: xr.Dataset, label: str, of: np.ndarray) -> list[Leak]:
     size = ds["row_size"].values.astype(np.float64)
     seen = np.stack([~np.isnan(ds[name].values) for name in channels(ds)] or [np.zeros(len(of), dtype=bool)])  # (D, T)
     counts = np.stack([np.bincount(of[row], minlength=len(size)) for row in seen], axis=1)  # (B, D)
-    last = np.full(len(size), 0.0)
-    np.maximum.at(last, of, ds["time"].values)
+    time = ds["time"].values
+    last = np.full(len(size), time.min(initial=0.0))  # of a series without rows: as early as any
+    np.maximum.at(last, of, time)
     sources = {"number of rows": size, "time of the last row": last, "number of values": counts.sum(1)}
     found = [leak_of(label, source, values[known], codes) for source, values in sources.items()]
     features = np.column_stack([np.log1p(size), last, np.log1p(counts)])[known]

@@ -13,7 +13,7 @@ from ctlssl.contract import Model
 from ctlssl.image_models import IMAGE_MODELS
 from ctlssl.models import MODELS, SERIES_MODELS
 
-__all__ = ["NAMED", "Factory", "models_by_name", "options_of"]
+__all__ = ["NAMED", "Factory", "models_by_name", "options_of", "parameters_of"]
 
 Factory = Callable[..., Model]  # (problem, width=...)
 
@@ -54,6 +54,23 @@ def options_of(factory: Factory) -> set[str] | None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return {parameter.name for parameter in parameters} - {"problem", "width"}
+
+
+def parameters_of(name: str) -> dict[str, inspect.Parameter]:
+    """What the constructor of a model takes, and what that of the model inside it takes, which it hands on.
+
+    Args:
+        name: in `NAMED`.
+
+    Example:
+        >>> parameters_of("image_lssl")["state_size"].default
+        16
+    """
+    found = dict(inspect.signature(NAMED[name]).parameters)
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in found.values()):
+        return found
+    inside = name.removeprefix("image_") if name in IMAGE_MODELS else "lssl"  # of FoldedModel
+    return parameters_of(inside) | found
 
 
 def _with_options(known: dict[str, Factory], text: str) -> Factory:

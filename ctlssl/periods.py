@@ -12,6 +12,7 @@ _MOST_BINS = 2**20
 _OVERSAMPLING = 3  # frequencies looked at for every one that the span can tell apart
 _BINS_A_PERIOD = 4  # of the shortest period
 _OUTLIERS = 3.0  # standard deviations
+_ROUNDING = 1e-20  # of a variance: what is left of values that a period explains is rounding
 _LEAST_AREA = 1e-4  # of what cosine and sine span at the samples, beside a constant; 1/4 where they are at all phases
 _RHYTHMIC = 0.5  # modulus of the spectral window from which on samples have a rhythm of their own
 _AS_MUCH = 0.85  # of what is strongest
@@ -150,9 +151,10 @@ def rhythms(times: np.ndarray, values: np.ndarray, count: int, harmonics: int, s
         [0.31, 1.7]
     """
     found, rest = [], _drawn_in(values)
+    rounding = float(np.mean(rest**2)) * _ROUNDING if len(rest) else 0.0
     for _ in range(count):
         before = float(np.mean(rest**2)) if len(rest) else 0.0
-        if not (before > 0 and np.isfinite(before) and times[-1] > times[0]):
+        if not (before > rounding and np.isfinite(before) and times[-1] > times[0]):
             break
         frequency = strongest_frequency(times, rest, shortest)
         shape, left = _fitted(times, rest, frequency, harmonics)

@@ -226,8 +226,10 @@ def _own_rates(grid: np.ndarray, table: np.ndarray) -> np.ndarray:
     """The minimum of each column of (G, B), by the parabola through the best point and its neighbours."""
     place = np.clip(table.argmin(axis=0), 1, len(grid) - 2)  # (B,)
     left, middle, right = (np.take_along_axis(table, (place + d)[None], axis=0)[0] for d in (-1, 0, 1))  # (B,) each
-    bend = left - 2 * middle + right
-    shift = np.where(bend > 0, 0.5 * (left - right) / np.where(bend > 0, bend, 1.0), 0.0)
+    with np.errstate(invalid="ignore"):  # infinite losses
+        bend = left - 2 * middle + right
+        bent = (bend > 0) & np.isfinite(bend)
+        shift = np.where(bent, 0.5 * (left - right) / np.where(bent, bend, 1.0), 0.0)
     at_edge = table.argmin(axis=0) - place  # -1 or 1 where the best point is the first or last
     shift = np.where(at_edge == 0, np.clip(shift, -0.5, 0.5), at_edge)
     return np.exp(np.log(grid[place]) + shift * math.log(grid[1] / grid[0]))

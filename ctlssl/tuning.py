@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import numpy as np
 
-from ctlssl.baselines import BASELINES
 from ctlssl.durable import write_whole
-from ctlssl.models import MODELS
+from ctlssl.model_names import parameters_of
 from ctlssl.runs import RunFolder, RunSettings, train_run
 from ctlssl.runs.toml import toml_text
 
@@ -66,8 +64,7 @@ class SearchSpace:
 
     def names(self, model: str) -> tuple[str, ...]:
         """Which of these a model has."""
-        options = inspect.signature({**MODELS, **BASELINES}[model]).parameters
-        always = ("width", "learning_rate")
+        options, always = parameters_of(model), ("width", "learning_rate")
         return tuple(name for name in asdict(self) if name in always or name in options)
 
     def distributions(self, model: str) -> dict[str, BaseDistribution]:
@@ -85,7 +82,7 @@ class SearchSpace:
 
     def start(self, settings: RunSettings) -> dict[str, Any] | None:
         """The settings as a point of the space, or None where they are outside."""
-        options = inspect.signature({**MODELS, **BASELINES}[settings.model]).parameters
+        options = parameters_of(settings.model)
         point: dict[str, Any] = {"width": settings.width, "learning_rate": settings.training.learning_rate}
         for name in self.names(settings.model):
             if name not in point:

@@ -146,3 +146,12 @@ def test_they_are_found_by_name():
     assert isinstance(settings.build(problem()), ImageModel)
     with pytest.raises(ValueError, match="options of image_gru"):
         RunSettings("pendulum/angles", "image_gru", 4, {"image": [8, 8], "nonsense": 1}).build(problem())
+
+
+def test_quantiles_of_pixels_are_nothing_and_the_others_those_of_the_model():
+    levels = (0.1, 0.5, 0.9)
+    model = ImageModel(replace(problem(), quantiles=levels), width=8, of="lssl", image=(SIDE, SIDE), features=5).eval()
+    series, queries = batch()
+    found, inner = model(series, queries), model.inner(model._encoded(series), queries)
+    assert found.quantiles.shape == (3, 3, PIXELS + 2, 3) and not found.quantiles[..., :PIXELS, :].any()
+    assert torch.equal(found.quantiles[..., PIXELS:, :], inner.quantiles[..., 5:, :]) and found.scale is None

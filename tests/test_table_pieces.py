@@ -13,7 +13,7 @@ import xarray as xr
 from ctlssl import load_dataset, open_dataset, to_long
 from ctlssl.run_page import write_report
 from ctlssl.runs import RunSettings, TableTask, from_disk, open_run, train_run
-from ctlssl.tables import convert_table, read_table
+from ctlssl.tables import convert_table, from_long, read_table
 from ctlssl.tasks import prepare
 from ctlssl.training import Training
 from tests.pages import check_page
@@ -35,12 +35,10 @@ def test_it_is_what_is_read_at_once(tmp_path, rows):
         "labels": pd.Series(ds["outcome"].values, ds["series"].values, name="outcome"),
     }
     path = convert_table(tmp_path / "records.csv", tmp_path / "out.nc", **frames, unit="h", rows_in_memory=rows)
-    expected = read_table(tmp_path / "records.csv", unit="h")
-    kept = np.isin(ds["series"].values, expected["series"].values)
-    written = open_dataset(path)
-    assert written["outcome"].values.tolist() == ds["outcome"].values[kept].tolist()
-    assert written["a/b"].attrs["role"] == "static"
-    same(written.drop_vars(["age", "a/b", "outcome"]), expected)
+    table = pd.read_csv(tmp_path / "records.csv")
+    expected = from_long(table, *table.columns, **frames, unit="h")
+    assert (expected["row_size"].values == 0).any()  # series that the second table alone has
+    same(open_dataset(path), expected)
     assert sorted(item.name for item in tmp_path.iterdir()) == ["out.nc", "records.csv"]
 
 
@@ -78,6 +76,7 @@ def test_text_of_every_kind(tmp_path, what):
         ("a,1,x,1\n,1,x,2\n", "row 1 has nothing in column 'id'"),
         ("a,1,x,1\nb,2020-01-01,x,2\n", "times are of several kinds"),
         ("a,1,x,1\nb,1,x,2,3\n", "t.csv: not a table"),
+        ("a,1,x,1,2\nb,1,x,2,3\n", "t.csv: not a table"),
     ],
 )
 def test_refused_and_nothing_is_left(tmp_path, text, message):
@@ -85,6 +84,25 @@ def test_refused_and_nothing_is_left(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         convert_table(tmp_path / "t.csv", tmp_path / "t.nc", rows_in_memory=1)
     assert [item.name for item in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_columns_of_one_name_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("id,time,variable,value,value\na,1,x,1,2\n")
+    with pytest.raises(ValueError, match="several columns 'value'"):
+        convert_table(tmp_path / "t.csv", tmp_path / "t.nc")
+
+
+def test_origins_of_series_without_rows_are_those_of_a_table_read_at_once(tmp_path):
+    (tmp_path / "t.csv").write_text(",".join(NAMES) + "\nb,2020-01-05,y,2\nd,2020-01-06,y,2\n")
+    ages = pd.Series([1.0, 2.0, 3.0, 4.0], ["a", "b", "c", "d"])
+    path = convert_table(tmp_path / "t.csv", tmp_path / "t.nc", static=ages, rows_in_memory=1)
+    table = pd.read_csv(tmp_path / "t.csv", parse_dates=["time"])
+    written, expected = open_dataset(path), from_long(table, *NAMES, static=ages)
+    assert written["series"].values.tolist() == ["a", "b", "c", "d"]
+    assert written["static"].values.tolist() == expected["static"].values.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert written["row_size"].values.tolist() == expected["row_size"].values.tolist() == [0, 1, 0, 1]
+    with pytest.raises(TypeError, match="give a table indexed by id"):
+        convert_table(tmp_path / "t.csv", tmp_path / "u.nc", static="age")
 
 
 def test_files_that_are_none(tmp_path):

@@ -10,8 +10,8 @@ import torch
 from ctlssl import load_dataset, save_dataset, to_long
 from ctlssl.questions.covid19 import covid19_death
 from ctlssl.runs import RunSettings, TableTask
-from ctlssl.runs.targets import TargetScale
 from ctlssl.schema import channels, static
+from ctlssl.target_scale import TargetScale
 from ctlssl.tasks import prepare
 
 NAN = math.nan

@@ -125,7 +125,9 @@ def _task_of(trained: TrainedRun, data: Path, given: dict[str, Any], labels: Pat
     records = {"records": str(data)}
     if isinstance(trained.settings.task, TableTask):
         # the second table of the training is not that of other records
-        return replace(trained.settings.task, **{"labels": None} | records | given)
+        kind = trained.model.problem.kind  # which few records of another file need not show
+        asked = {"labels": None, "kind": None if kind == "forecasting" else kind}
+        return replace(trained.settings.task, **asked | records | given)
     unit = {} if "unit" in given else {"unit": trained.unit or None}
     return TableTask(**records, landmark=0.0, **unit, **given)  # nothing is asked of it: it is only read
 

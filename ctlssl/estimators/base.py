@@ -21,13 +21,13 @@ from ctlssl.estimators.records import as_dataset
 from ctlssl.examples import Examples
 from ctlssl.model_names import models_by_name
 from ctlssl.normalization import Normalizer
-from ctlssl.schema import channels, select_rows, to_series
+from ctlssl.schema import channels, select_rows, static, to_series
 from ctlssl.series import TimeSeries
 from ctlssl.tables import from_arrays
 from ctlssl.tasks import clock_of, in_scores
 from ctlssl.training import Training, fit, predict
 
-__all__ = ["SeriesEstimator", "answers_of", "weighted_examples", "without"]
+__all__ = ["SeriesEstimator", "answers_of", "weighted_examples"]
 
 
 class SeriesEstimator(BaseEstimator, ABC):
@@ -112,8 +112,21 @@ class SeriesEstimator(BaseEstimator, ABC):
     def _outputs(self) -> int:
         """The outputs of the problem, known once the answers were read."""
 
-    def _read(self, X: Any, reset: bool) -> xr.Dataset:
-        """Records as a Dataset cut to the window; the first time, what they are is noted, and later compared."""
+    def _read(self, X: Any, reset: bool, y: Any = None) -> xr.Dataset:
+        """Records as a Dataset cut to the window; see `_read_whole`."""
+        return self._cut(self._read_whole(X, reset, y))
+
+    def _cut(self, ds: xr.Dataset) -> xr.Dataset:
+        return ds if self.window is None else select_rows(ds, ds["time"].values <= self.window)
+
+    def _read_whole(self, X: Any, reset: bool, y: Any = None) -> xr.Dataset:
+        """Records as a Dataset; the first time, what they are is noted, and later compared.
+
+        Args:
+            X: records.
+            reset: whether this is the first time.
+            y: the answers: variables that are named in it are no covariates.
+        """
         ds = as_dataset(X)
         if ds is None:
             table = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
@@ -124,26 +137,34 @@ class SeriesEstimator(BaseEstimator, ABC):
             self.channels_, self.unit_ = channels(ds), str(ds["time"].attrs.get("units", ""))
             if not self.channels_:
                 raise ValueError("the records have no channel; a channel is a variable over obs.")
+            self.static_ = tuple(name for name in static(ds) if name not in _names(y))
         unit = str(ds["time"].attrs.get("units", ""))
         if unit != self.unit_:
             raise ValueError(f"the times are in {unit!r}, those of the training in {self.unit_!r}; convert them first.")
         if unknown := [name for name in channels(ds) if name not in self.channels_]:
             raise ValueError(f"the training had no channel {', '.join(unknown[:5])}; leave it out, or rename it.")
-        return ds if self.window is None else select_rows(ds, ds["time"].values <= self.window)
+        if lacking := [name for name in self.static_ if name not in ds]:
+            raise ValueError(f"the records have no static covariate {', '.join(lacking[:5])}, which the training had.")
+        return ds
 
     def _read_fitted(self, X: Any) -> xr.Dataset:
         check_is_fitted(self)
         return self._read(X, reset=False)
 
     def _series(self, ds: xr.Dataset) -> TimeSeries:
-        return to_series(ds, self.channels_, dtype=torch.float64, missing="unobserved")
+        return to_series(ds, self.channels_, self.static_, torch.float64, missing="unobserved")
 
     def _train(self, examples: Examples, classes: np.ndarray | None = None) -> None:
-        """Learn the scale and the clock from the training part, and a model from both."""
+        """Learn the scale and the clock from the training part, and a model from both.
+
+        Args:
+            examples: in raw units, answers as `_encode` takes them.
+            classes: (B,) of which as large a share is held out as of all series, or None.
+        """
         draw = check_random_state(self.random_state)
         trained, held = _held_out(examples.ids, classes, self.validation, draw)
         seed = int(draw.randint(2**31 - 1))
-        train, valid = examples.select(trained), examples.select(held)
+        train, valid = self._encode(examples.select(trained), examples.select(held))
         self.normalizer_ = Normalizer.fit(train.series)
         self.problem_ = self._problem(train.series)
         train, valid = (in_scores(part, self.normalizer_) for part in (train, valid))
@@ -155,14 +176,25 @@ class SeriesEstimator(BaseEstimator, ABC):
         self.history_ = fit(self.model_, train, valid if len(held) else None, training)
         self.model_.eval()
 
+    def _encode(self, train: Examples, valid: Examples) -> tuple[Examples, Examples]:
+        """The answers of both parts as the model learns them; what that takes is learned from the first."""
+        return train, valid
+
     def _problem(self, train: TimeSeries) -> Problem:
         return Problem(
             kind=self.kind,
             channels=train.channels,
             outputs=self._outputs(),
             static=0 if train.static is None else train.static.shape[1],
-            **clock_of(train, self.window),
+            **clock_of(train, self._horizon(train)),
         )
+
+    def _horizon(self, train: TimeSeries) -> float | None:
+        """The time from the earliest row to the window; None where there is none."""
+        if self.window is None or not bool(train.in_length.any()):
+            return None
+        span = self.window - float(train.times[train.in_length].min())
+        return span if span > 0 else None
 
     def _answer(self, ds: xr.Dataset, query_times: Tensor | None = None) -> Prediction:
         """What the model says of records that were read."""
@@ -194,10 +226,10 @@ def answers_of(y: Any, ds: xr.Dataset) -> np.ndarray:
     return np.asarray(y)
 
 
-def without(ds: xr.Dataset, y: Any) -> xr.Dataset:
-    """The Dataset without the variables that are the answers, so that none is read as a covariate."""
-    names = [y] if isinstance(y, str) else [name for name in y if isinstance(name, str)] if isinstance(y, list) else []
-    return ds.drop_vars([name for name in names if name in ds])
+def _names(y: Any) -> set[str]:
+    """The variables that are named as answers."""
+    given = [y] if isinstance(y, str) else y if isinstance(y, list | tuple) else []
+    return {name for name in given if isinstance(name, str)}
 
 
 def _held_out(

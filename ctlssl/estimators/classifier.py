@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from ctlssl.estimators.base import SeriesEstimator, answers_of, weighted_examples, without
+from ctlssl.estimators.base import SeriesEstimator, answers_of, weighted_examples
 from ctlssl.estimators.leaks import warn_of_length
 from ctlssl.examples import Examples
 
@@ -86,9 +86,8 @@ class LSSLClassifier(ClassifierMixin, SeriesEstimator):
         Raises:
             ValueError: no series, fewer than two classes, or answers that do not belong to the records.
         """
-        ds = self._read(X, reset=True)
+        ds = self._read(X, reset=True, y=y)
         answers = column_or_1d(answers_of(y, ds), warn=True)
-        ds = without(ds, y)
         check_consistent_length(ds["row_size"].values, answers)
         check_classification_targets(answers)
         self.classes_, labels = np.unique(answers, return_inverse=True)
@@ -115,6 +114,16 @@ class LSSLClassifier(ClassifierMixin, SeriesEstimator):
         """The most probable class of each record, (n,)."""
         likely = self.predict_proba(X).argmax(axis=1)  # (n,)
         return self.classes_[likely]
+
+    def score(self, X: Any, y: Any, sample_weight: np.ndarray | None = None) -> float:
+        """The share of the records whose class is predicted.
+
+        Args:
+            X: records.
+            y: as of `fit`.
+            sample_weight: what the records count, or None.
+        """
+        return super().score(X, answers_of(y, self._read_fitted(X)), sample_weight)
 
     def _outputs(self) -> int:
         return len(self.classes_)

@@ -41,7 +41,7 @@ def cut_records(
     variables: Sequence[str],
     known: Sequence[str],
     ahead: float,
-    cuts: int | None,
+    cuts: int,
     draw: np.random.RandomState,
 ) -> Examples:
     """Each record cut at a few of its rows: what is there until the cut is shown, what comes soon after it is asked.
@@ -54,7 +54,7 @@ def cut_records(
         variables: names of the D channels.
         known: those that are known in advance, which are not asked.
         ahead: data time after the cut in which values are asked.
-        cuts: at most so many of each record, at rows drawn without repetition; None for all its rows.
+        cuts: at most so many of each record, at rows drawn without repetition.
         draw: what draws.
 
     Returns:

@@ -27,6 +27,8 @@ from ctlssl.training import predict
 
 __all__ = ["LSSLForecaster"]
 
+_CALIBRATION_CUTS = 32
+
 
 class LSSLForecaster(SeriesEstimator):
     """Values of all channels at chosen times after the last observation of each record, with intervals.
@@ -39,8 +41,8 @@ class LSSLForecaster(SeriesEstimator):
         width: see `SeriesEstimator`.
         ahead: how far ahead values are asked in training, in data time; None is half the median span of a record.
         cuts: of each record, at most.
-        known: channels that are known in advance, such as planned doses: they are never asked, and what of them lies
-            after the last other observation is read.
+        known: channels that are known in advance, such as planned doses: they are never asked nor forecast, and what of
+            them lies after the last other observation is read.
         calibration: share of the records on which intervals are calibrated; 0 for forecasts without intervals.
         bins: of gaps, that are calibrated apart.
         distribution: "gaussian", a mean and a standard deviation; or "quantiles", which follow a law of any shape.
@@ -119,7 +121,8 @@ class LSSLForecaster(SeriesEstimator):
                 that cannot be.
         """
         ds = self._read(X, reset=True)
-        if unknown := sorted(set(self.known) - set(self.channels_)) or set(self.channels_) <= set(self.known):
+        self.known_ = (self.known,) if isinstance(self.known, str) else tuple(self.known)
+        if unknown := sorted(set(self.known_) - set(self.channels_)) or set(self.channels_) <= set(self.known_):
             found = ", ".join(unknown) if isinstance(unknown, list) else "every channel"
             raise ValueError(f"known names {found}; the records have {', '.join(self.channels_)}, one must be unknown.")
         if not 0.0 <= self.calibration < 1.0 or self.cuts < 1 or self.bins < 1:
@@ -130,10 +133,10 @@ class LSSLForecaster(SeriesEstimator):
         order = draw.permutation(ds.sizes["series"])
         count = round(self.calibration * len(order))
         self.ahead_ = _half_span(ds) if self.ahead is None else float(self.ahead)
-        # every row of a record is a cut where intervals are calibrated: it costs no training
+        # many cuts of a record where intervals are calibrated: they cost no training
         examples, apart = (
-            cut_records(select_series(ds, np.sort(part)), self.channels_, self.known, self.ahead_, cuts, draw)
-            for part, cuts in ((order[count:], self.cuts), (order[:count], None))
+            cut_records(select_series(ds, np.sort(part)), self.channels_, self.known_, self.ahead_, cuts, draw)
+            for part, cuts in ((order[count:], self.cuts), (order[:count], _CALIBRATION_CUTS))
         )
         if not len(examples):
             raise ValueError(f"no record has a value within ahead = {self.ahead_:g} of an earlier one; give others.")
@@ -149,7 +152,8 @@ class LSSLForecaster(SeriesEstimator):
             at: Q times after the last row of each record, in its unit.
 
         Returns:
-            (series, ahead, variable): the means, or medians (or mean quantiles if that is none) of "quantiles".
+            (series, ahead, variable): the means, or medians (or mean quantiles if that is none) of "quantiles"; of the
+            channels that are not known in advance.
         """
         return self._forecasts(X, at, None)["mean"]
 
@@ -165,7 +169,8 @@ class LSSLForecaster(SeriesEstimator):
             `mean`, `low` and `high` over (series, ahead, variable), and `time` over (series, ahead).
 
         Raises:
-            ValueError: intervals that were not calibrated, or on too few forecasts for this coverage.
+            ValueError: intervals that were not calibrated, on too few forecasts for this coverage, or for times further
+                ahead than those of the training.
         """
         return self._forecasts(X, at, coverage)
 
@@ -218,7 +223,7 @@ class LSSLForecaster(SeriesEstimator):
 
     def _questions(self, ds: xr.Dataset) -> tuple[Examples, Prediction]:
         draw = check_random_state(self.random_state)
-        raw = cut_records(ds, self.channels_, self.known, self.ahead_, self.cuts, draw)
+        raw = cut_records(ds, self.channels_, self.known_, self.ahead_, self.cuts, draw)
         if not len(raw):
             raise ValueError(f"no record has a value within {self.ahead_:g} of an earlier one.")
         examples = in_scores(raw, self.normalizer_)
@@ -254,15 +259,20 @@ class LSSLForecaster(SeriesEstimator):
         last = np.nan_to_num(last_rows(packed, self._planned()))  # (B,); a record without rows starts at 0
         times = last[:, None] + ahead  # (B, Q)
         found = self._answer(ds, torch.from_numpy(times))
-        scores = {"mean": found.mean.double()}
+        scores, asked = {"mean": found.mean.double()}, [not known for known in self._planned()]
         if coverage is not None:
             self._need_intervals()
+            if ahead.max() > self.ahead_:
+                raise ValueError(
+                    f"at has {ahead.max():g}; intervals are calibrated up to ahead = {self.ahead_:g}: fit with ahead="
+                )
             gaps = np.broadcast_to(ahead[:, None], found.mean.shape)  # (B, Q, D)
             low, high = self._ends(found, gaps, coverage)
             scores |= {"low": torch.from_numpy(low), "high": torch.from_numpy(high)}
         dims = ("series", "ahead", "variable")
-        data = {name: (dims, self.normalizer_.inverse(part).numpy()) for name, part in scores.items()}
-        coords = {"series": ds["series"].values, "ahead": ahead, "variable": list(self.channels_)}
+        data = {name: (dims, self.normalizer_.inverse(part).numpy()[..., asked]) for name, part in scores.items()}
+        names = [name for name, there in zip(self.channels_, asked, strict=True) if there]
+        coords = {"series": ds["series"].values, "ahead": ahead, "variable": names}
         return xr.Dataset({**data, "time": (("series", "ahead"), times)}, coords)
 
     def _problem(self, train: TimeSeries) -> Problem:
@@ -274,7 +284,7 @@ class LSSLForecaster(SeriesEstimator):
             raise ValueError("there are no intervals: calibration was 0 in the fit; give it a share of the records.")
 
     def _planned(self) -> list[bool]:
-        return [name in self.known for name in self.channels_]
+        return [name in self.known_ for name in self.channels_]
 
     def _outputs(self) -> int:
         return len(self.channels_)

@@ -11,10 +11,10 @@ import xarray as xr
 from sklearn.base import TransformerMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from ctlssl.estimators.base import SeriesEstimator
 from ctlssl.examples import Examples
-from ctlssl.schema import series_of_row
 from ctlssl.series import TimeSeries
 from ctlssl.tasks import in_scores
 from ctlssl.training import predict
@@ -110,20 +110,19 @@ class LSSLImputer(TransformerMixin, SeriesEstimator):
             X: records of the channels of the training.
 
         Returns:
-            a Dataset of the schema. Cells of a channel that training never saw stay NaN.
+            a Dataset of the schema. Rows after the window are not read, and their cells filled in all the same. Cells
+            of a channel that training never saw stay NaN.
         """
-        ds = self._read_fitted(X)
-        series = self._series(ds)
-        asked = torch.where(series.in_length, series.times, torch.nan)
-        found = self._answer(ds, asked)  # (B, L, D)
-        filled = self.normalizer_.inverse(found.mean.double())  # (B, L, D)
-        place = np.arange(ds.sizes["obs"]) - np.repeat(_starts(ds), ds["row_size"].values)
-        rows = filled[series_of_row(ds), place].numpy()  # (obs, D)
+        check_is_fitted(self)
+        ds = self._read_whole(X, reset=False)
+        rows = self._series(ds)
+        found = self._answer(self._cut(ds), torch.where(rows.in_length, rows.times, torch.nan))  # (B, L, D)
+        filled = self.normalizer_.inverse(found.mean.double())[rows.in_length].numpy()  # (obs, D)
         columns = {}
         for d, name in enumerate(self.channels_):
-            old = ds[name].values if name in ds else np.full(len(rows), np.nan)
+            old = ds[name].values if name in ds else np.full(len(filled), np.nan)
             attrs = ds[name].attrs if name in ds else {}
-            columns[name] = ("obs", np.where(np.isnan(old), rows[:, d], old), attrs)
+            columns[name] = ("obs", np.where(np.isnan(old), filled[:, d], old), attrs)
         return ds.assign(columns)
 
     def score(self, X: Any, y: None = None) -> float:
@@ -159,7 +158,3 @@ def _hide(series: TimeSeries, ids: np.ndarray, share: float, draw: torch.Generat
         targets=series.values,
         target_observed=hidden,
     )
-
-
-def _starts(ds: xr.Dataset) -> np.ndarray:
-    return np.cumsum(ds["row_size"].values) - ds["row_size"].values

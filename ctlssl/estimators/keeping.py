@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from ctlssl.estimators.quantile_intervals import QuantileConformal
 from ctlssl.model_names import models_by_name
 from ctlssl.normalization import Normalizer
 from ctlssl.sealed import pack, read_json, unpack
+from ctlssl.target_scale import TargetScale
 from ctlssl.training import History
 
 __all__ = ["read_estimator", "write_estimator"]
 
 _KIND = "estimator 1"
 _QUANTILE_PARTS = ("levels", "quantiles", "targets", "gaps")
-_APART = ("model_", "normalizer_", "problem_", "history_", "intervals_")
+_APART = ("model_", "normalizer_", "problem_", "history_", "intervals_", "targets_")
 
 
 def write_estimator(estimator: Any, path: str | os.PathLike) -> None:
@@ -44,7 +46,7 @@ def write_estimator(estimator: Any, path: str | os.PathLike) -> None:
     plain: dict[str, Any] = {}
     for name, value in vars(estimator).items():
         if name.endswith("_") and not name.endswith("__") and name not in _APART:
-            plain[name] = {"array": value.tolist()} if isinstance(value, np.ndarray) else value
+            plain[name] = _plain(value)
     intervals = getattr(estimator, "intervals_", None)
     if isinstance(intervals, QuantileConformal):
         for name in _QUANTILE_PARTS:
@@ -52,9 +54,11 @@ def write_estimator(estimator: Any, path: str | os.PathLike) -> None:
     elif intervals is not None:
         tensors["intervals.edges"] = torch.from_numpy(intervals.edges)
         tensors |= {f"intervals.{k}": torch.from_numpy(part) for k, part in enumerate(intervals.deviations)}
+    if hasattr(estimator, "targets_"):
+        plain["targets_"] = {"targets": asdict(estimator.targets_)}
     about = {
         "class": type(estimator).__name__,
-        "settings": _json(estimator.get_params(deep=False)),
+        "settings": _json({name: _plain(value) for name, value in estimator.get_params(deep=False).items()}),
         "problem": _json(estimator.problem_.to_dict()),
         "history": _json(asdict(estimator.history_)),
         "fitted": _json(plain),
@@ -76,7 +80,7 @@ def read_estimator(cls: type, path: str | os.PathLike) -> Any:
     tensors, about = unpack(Path(path).read_bytes(), _KIND)
     if about["class"] != cls.__name__:
         raise ValueError(f"{path} holds a {about['class']}, not a {cls.__name__}; call {about['class']}.load.")
-    estimator = cls(**read_json(about["settings"]))
+    estimator = cls(**{name: _read_plain(value) for name, value in read_json(about["settings"]).items()})
     estimator.problem_ = Problem.from_dict(read_json(about["problem"]))
     estimator.model_ = models_by_name(estimator.model)[estimator.model](estimator.problem_, width=estimator.width)
     estimator.model_.load_state_dict(_named(tensors, "model"))
@@ -85,8 +89,7 @@ def read_estimator(cls: type, path: str | os.PathLike) -> Any:
     history = {k: tuple(v) if isinstance(v, list) else v for k, v in read_json(about["history"]).items()}
     estimator.history_ = History(**history)
     for name, value in read_json(about["fitted"]).items():
-        kept = np.array(value["array"]) if isinstance(value, dict) else value
-        setattr(estimator, name, tuple(kept) if isinstance(kept, list) else kept)
+        setattr(estimator, name, _read_plain(value))
     intervals = _named(tensors, "intervals")
     if "levels" in intervals:
         parts = {name: tensor.numpy() for name, tensor in intervals.items()}
@@ -101,6 +104,27 @@ def read_estimator(cls: type, path: str | os.PathLike) -> Any:
 
 def _named(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON can hold, from which `_read_plain` makes the same again."""
+    if isinstance(value, np.ndarray):
+        return {"array": value.tolist()}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):  # whose keys may be numbers
+        return {"pairs": [[_plain(key), _plain(item)] for key, item in value.items()]}
+    return value
+
+
+def _read_plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    if not isinstance(value, dict):
+        return value
+    if "targets" in value:
+        return TargetScale.from_dict(value["targets"])
+    return np.array(value["array"]) if "array" in value else dict(value["pairs"])
 
 
 def _json(value: Any) -> str:

@@ -13,7 +13,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from ctlssl.estimators.base import SeriesEstimator
 from ctlssl.estimators.records import as_dataset
 from ctlssl.examples import Examples
-from ctlssl.schema import series_of_row
 from ctlssl.series import TimeSeries
 
 __all__ = ["LSSLLabeler"]
@@ -116,9 +115,7 @@ class LSSLLabeler(SeriesEstimator):
         """
         series, ds = self._rows(X)
         found = self._answer(ds, torch.where(series.in_length, series.times, torch.nan))  # (B, L, K)
-        place = np.arange(ds.sizes["obs"]) - np.repeat(_starts(ds), ds["row_size"].values)
-        logits = found.logits.double()[torch.from_numpy(series_of_row(ds)), torch.from_numpy(place)]  # (rows, K)
-        return torch.softmax(logits, dim=1).numpy()
+        return torch.softmax(found.logits.double()[series.in_length], dim=1).numpy()  # (rows, K)
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class at each row, (rows,), one record after the other.
@@ -184,10 +181,7 @@ def _labels(y: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
         absent = absent | (values == -1)
     elif values.dtype.kind in "UTO":
         absent = absent | np.array([value == "" or value == -1 for value in values], dtype=bool)
-    if values.dtype.kind == "O":
-        values = np.where(absent, "", values).astype(str)
+    if values.dtype.kind == "O" and not absent.all():
+        found = values[~absent].tolist()
+        values = np.array([found[0] if lacks else value for value, lacks in zip(values, absent, strict=True)])
     return values, ~absent
-
-
-def _starts(ds: xr.Dataset) -> np.ndarray:
-    return np.cumsum(ds["row_size"].values) - ds["row_size"].values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from ctlssl.estimators.base import SeriesEstimator, answers_of, weighted_examples, without
+from ctlssl.estimators.base import SeriesEstimator, answers_of, weighted_examples
 from ctlssl.examples import Examples
+from ctlssl.target_scale import TargetScale
 
 __all__ = ["LSSLRegressor"]
 
@@ -60,17 +62,13 @@ class LSSLRegressor(RegressorMixin, SeriesEstimator):
         Raises:
             ValueError: no series, or answers that are not finite or do not belong to the records.
         """
-        ds = self._read(X, reset=True)
+        ds = self._read(X, reset=True, y=y)
         answers = check_array(answers_of(y, ds), ensure_2d=False, dtype=np.float64, input_name="y")
-        ds = without(ds, y)
         check_consistent_length(ds["row_size"].values, answers)
         self.single_ = answers.ndim == 1
         targets = answers[:, None] if self.single_ else answers  # (n, T)
-        self.target_mean_ = targets.mean(axis=0)
-        spread = targets.std(axis=0)
-        self.target_scale_ = np.where(spread > 0, spread, 1.0)
-        scaled = torch.from_numpy((targets - self.target_mean_) / self.target_scale_).float()  # (n, T)
-        examples = Examples(self._series(ds), np.asarray(ds["series"].values), labels=scaled)
+        labels = torch.tensor(targets)
+        examples = Examples(self._series(ds), np.asarray(ds["series"].values), labels=labels)
         self._train(weighted_examples(examples, sample_weight))
         return self
 
@@ -80,8 +78,23 @@ class LSSLRegressor(RegressorMixin, SeriesEstimator):
         Args:
             X: n records of the channels of the training; one that is lacking is taken as not observed.
         """
-        mean = self._answer(self._read_fitted(X)).mean.double().numpy() * self.target_scale_ + self.target_mean_
+        mean = self.targets_.inverse(self._answer(self._read_fitted(X))).mean.numpy()  # (n, T)
         return mean[:, 0] if self.single_ else mean
 
+    def score(self, X: Any, y: Any, sample_weight: np.ndarray | None = None) -> float:
+        """The share of the variance that is explained, R^2.
+
+        Args:
+            X: records.
+            y: as of `fit`.
+            sample_weight: what the records count, or None.
+        """
+        return super().score(X, answers_of(y, self._read_fitted(X)), sample_weight)
+
+    def _encode(self, train: Examples, valid: Examples) -> tuple[Examples, Examples]:
+        self.targets_ = TargetScale.fit(train.labels)
+        train, valid = (self.targets_.apply(part) for part in (train, valid))
+        return replace(train, labels=train.labels.float()), replace(valid, labels=valid.labels.float())
+
     def _outputs(self) -> int:
-        return len(self.target_mean_)
+        return len(self.targets_.mean)

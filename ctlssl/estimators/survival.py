@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import xarray as xr
 from sklearn.utils.validation import check_consistent_length
 from torch.nn.functional import softplus
 
-from ctlssl.estimators.base import SeriesEstimator, answers_of, weighted_examples, without
+from ctlssl.estimators.base import SeriesEstimator, answers_of, weighted_examples
 from ctlssl.examples import Examples
 from ctlssl.training.metrics import concordance
 
@@ -101,12 +102,10 @@ class LSSLSurvival(SeriesEstimator):
         """
         if self.intervals < 1:
             raise ValueError(f"intervals is {self.intervals!r}; give a whole number from 1 on.")
-        ds = self._read(X, reset=True)
+        ds = self._read(X, reset=True, y=y)
         times, events = _times_and_events(y, ds)
-        ds = without(ds, list(y) if isinstance(y, tuple) else y)
-        self.edges_ = _edges(times, events, self.intervals)
         _warn_of_length(ds, times, events)
-        labels = torch.from_numpy(_labels(times, events, self.edges_))  # (n, 2)
+        labels = torch.from_numpy(np.stack([times, events], axis=1))  # (n, 2)
         examples = Examples(self._series(ds), np.asarray(ds["series"].values), labels=labels)
         self._train(weighted_examples(examples, sample_weight), events.astype(np.int64))
         return self
@@ -154,12 +153,21 @@ class LSSLSurvival(SeriesEstimator):
         """
         ds = self._read_fitted(X)
         times, events = _times_and_events(y, ds)
-        return concordance(times, events, self.predict(without(ds, list(y) if isinstance(y, tuple) else y)))
+        return concordance(times, events, self.predict(X))
 
     def _log_survival(self, X: Any) -> np.ndarray:
         """The logarithm of the survival curve at the edges, (n, K + 1)."""
         logits = self._answer(self._read_fitted(X)).logits.double()  # (n, K)
         return np.pad(-softplus(logits).cumsum(dim=1).numpy(), ((0, 0), (1, 0)))
+
+    def _encode(self, train: Examples, valid: Examples) -> tuple[Examples, Examples]:
+        times, events = train.labels.numpy().T
+        self.edges_ = _edges(times, events > 0, self.intervals)
+        return self._in_intervals(train), self._in_intervals(valid)
+
+    def _in_intervals(self, examples: Examples) -> Examples:
+        times, events = examples.labels.numpy().T
+        return replace(examples, labels=torch.from_numpy(_labels(times, events > 0, self.edges_)))
 
     def _outputs(self) -> int:
         return len(self.edges_) - 1

@@ -77,8 +77,8 @@ class FoldedModel(Model):
         **options: Any,
     ) -> None:
         super().__init__(problem)
-        if problem.kind == "forecasting":
-            raise ValueError("a folded series has no order of time, and no place for a query; forecast with LSSLModel")
+        if problem.asks_queries:
+            raise ValueError("a folded series has no order of time, and no place for a query; use LSSLModel")
         if not 0 <= channel < problem.channels:
             raise ValueError(f"channel is {channel!r}; the series have the channels 0 to {problem.channels - 1}")
         for name, value in {"bins": bins, "periods": periods, "harmonics": harmonics}.items():

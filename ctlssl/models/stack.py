@@ -67,7 +67,7 @@ class Stack(Model, ABC):
         super().__init__(problem)
         if isinstance(span_pieces, bool) or not isinstance(span_pieces, int) or span_pieces < 0:
             raise ValueError(f"span_pieces is {span_pieces!r}; it is a whole number from 0 on")
-        if span_pieces and problem.kind == "forecasting":
+        if span_pieces and problem.asks_queries:
             raise ValueError("the length of a whole series tells a query of what comes after it; use span_pieces=0")
         self.span_pieces = span_pieces
         if unknown := set(pooling) - set(POOLING):

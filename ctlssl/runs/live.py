@@ -100,8 +100,11 @@ class LiveRun:
                 raise ValueError(str(error).replace("stream 0", f"series {key!r}", 1)) from error
         self.streams[key] = stream
         told = {"series": key, "time": time} | self._told(stream, time)
+        read = float(stream.last_time[0])
         if late:
             told["note"] = f"not read: this run reads up to the landmark {self.landmark:g}"
+        elif read > time and not self.run.model.problem.asks_queries:
+            told["note"] = f"the answer also reads what was observed until {read:g}"
         return told
 
     def _stream(self, key: str | int, static: Any) -> Stream:

@@ -184,6 +184,12 @@ class TableTask:
             policies = {"unit": self.unit, "duplicates": self.duplicates, "invalid": self.invalid}
             ds = from_frame(df, columns, path, own or None, None, **policies)
         ds, outcomes = join(ds, outcomes, own, needed, f"{self.records} and {self.labels}" if self.labels else path)
+        named = set(channels(ds)) | set(variables or ())
+        if unknown_limits := [name for name in self.limits if name not in named]:
+            raise ValueError(
+                f"limits name {', '.join(map(repr, unknown_limits))}, which is no channel; there are "
+                f"{', '.join(sorted(named)[:12])}."
+            )
         known = {name: pair for name, pair in self.limits.items() if name in channels(ds)}
         return screen(ds, variables, unknown, known, self.outside), outcomes
 

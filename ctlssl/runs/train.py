@@ -17,8 +17,8 @@ from ctlssl.runs.folder import RunFolder
 from ctlssl.runs.from_disk import split_on_disk
 from ctlssl.runs.settings import RunSettings
 from ctlssl.runs.table_task import Loaded, TableTask
-from ctlssl.runs.targets import TargetScale
 from ctlssl.schema import static
+from ctlssl.target_scale import TargetScale
 from ctlssl.tasks import Split, prepare
 from ctlssl.training import Checkpoints, Interrupted, Progress, evaluate, fit, predict, score
 from ctlssl.training.processes import Processes, joined
@@ -153,6 +153,7 @@ def _prepared(settings: RunSettings, place: Path) -> _Prepared:
         "variables": list(split.train.variables),
         "static": list(static(loaded.ds)) if split.problem.static else [],
         "unit": loaded.ds["time"].attrs.get("units", ""),
+        "asked": _asked(split),
         "window": loaded.task.window,
         "classes": list(loaded.classes),
         "categories": {name: list(words) for name, words in loaded.categories.items()},
@@ -160,6 +161,15 @@ def _prepared(settings: RunSettings, place: Path) -> _Prepared:
         "notes": list(loaded.notes),
     }
     return _Prepared(split, targets, about)
+
+
+def _asked(split: Split) -> list[str]:
+    """The channels of which training has a target, where forecasts are asked."""
+    wanted = split.train.target_observed if split.problem.kind == "forecasting" else None
+    if wanted is None:
+        return []
+    flags = wanted.flatten(0, 1).any(dim=0).tolist()  # D
+    return [name for name, flag in zip(split.train.variables, flags, strict=True) if flag]
 
 
 def split_of(settings: RunSettings, place: Path) -> tuple[Split, Loaded]:

@@ -20,9 +20,9 @@ from ctlssl.runs.folder import RunFolder
 from ctlssl.runs.intervals import bootstrap_intervals
 from ctlssl.runs.settings import RunSettings
 from ctlssl.runs.table_task import TableTask
-from ctlssl.runs.targets import TargetScale
 from ctlssl.schema import channels, check_dataset, to_packed, to_series
 from ctlssl.series import TimeSeries
+from ctlssl.target_scale import TargetScale
 from ctlssl.tasks import TASKS, Examples, Task, in_scores
 from ctlssl.training import predict, score
 
@@ -43,6 +43,7 @@ class TrainedRun:
         classes: names of the classes, where they are other than 0, 1, ...
         categories: words of the static covariates that are text.
         targets: the scale of the numbers that are predicted, where the model answers in standard scores.
+        asked: channels that training asked forecasts of, where that were not all.
     """
 
     model: Model
@@ -54,6 +55,7 @@ class TrainedRun:
     classes: tuple[str, ...] = ()
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     targets: TargetScale | None = None
+    asked: tuple[str, ...] = ()
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -192,7 +194,7 @@ class TrainedRun:
         return last[:, None] + ahead  # (B, Q)
 
     def forecasts(self, ids: Sequence[Any] | np.ndarray, queries: Tensor, found: Prediction) -> pd.DataFrame:
-        """Forecasts (B, Q, D) in raw units as a table; channels that training never saw are left out.
+        """Forecasts (B, Q, D) in raw units as a table, without channels that training never saw or never asked for.
 
         Args:
             ids: (B,).
@@ -209,8 +211,9 @@ class TrainedRun:
         }
         values = {name: self.normalizer.inverse(part.double()).numpy().reshape(-1) for name, part in scores.items()}
         rows = pd.DataFrame(table | values)
-        known = np.tile(self.normalizer.seen.numpy(), B * Q)
-        return rows[known].reset_index(drop=True)
+        asked = self.asked or self.variables
+        known = self.normalizer.seen.numpy() & np.array([name in asked for name in self.variables])  # (D,)
+        return rows[np.tile(known, B * Q)].reset_index(drop=True)
 
 
 def open_run(path: str | os.PathLike) -> TrainedRun:
@@ -243,9 +246,10 @@ def open_run(path: str | os.PathLike) -> TrainedRun:
         normalizer = Normalizer.from_tensors(learned)
         names = [tuple(map(str, about[name])) for name in ("variables", "static")]
         categories = {str(name): tuple(map(str, words)) for name, words in about.get("categories", {}).items()}
-        classes, targets = tuple(map(str, about.get("classes", ()))), about.get("targets")
+        classes, asked = (tuple(map(str, about.get(name, ()))) for name in ("classes", "asked"))
+        targets = about.get("targets")
         targets = None if targets is None else TargetScale.from_dict(targets)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path}: the files of the run do not fit each other ({error})") from error
     unit = str(about.get("unit", ""))
-    return TrainedRun(model.eval(), settings, normalizer, *names, unit, classes, categories, targets)
+    return TrainedRun(model.eval(), settings, normalizer, *names, unit, classes, categories, targets, asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,9 @@ from ctlssl.elapsed import EXACT_INTEGERS
 from ctlssl.files import real_name, with_plain_names
 from ctlssl.schema import channels, make_dataset
 from ctlssl.tables.cells import covariates_of
-from ctlssl.tables.columns import plain_array
+from ctlssl.tables.columns import covariate_table, id_codes
 from ctlssl.tables.readers import from_long
-from ctlssl.tables.reading import Columns, csv_options
+from ctlssl.tables.reading import Columns, csv_options, refuse_double_columns
 from ctlssl.tables.text import stamps_of_text, values_of_text
 
 __all__ = ["convert_table"]
@@ -85,10 +86,12 @@ def convert_table(
         (array([3, 3, 3]), array([0., 3., 6., 1., 4., 7., 2., 5., 8.]))
     """
     source, path = Path(source), Path(path)
-    table = _Table.counted(source, Columns(id, time, variable, value), rows_in_memory, invalid)
+    given = {"static": static, "label": labels}
+    frames = {role: _frame(frame, role) for role, frame in given.items() if frame is not None}
+    others = [frame.index for frame in frames.values()]
+    table = _Table.counted(source, Columns(id, time, variable, value), rows_in_memory, invalid, others)
     policies = {"unit": unit, "duplicates": duplicates, "invalid": invalid}
-    frames = {"static": _frame(static), "label": _frame(labels)}
-    covariates = covariates_of({role: frame for role, frame in frames.items() if frame is not None}, table.ids)
+    covariates = covariates_of(frames, table.ids)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         parts = table.dealt(Path(folder))
         with replacing(path) as temporary:
@@ -125,7 +128,7 @@ class _Table:
     large: bool
 
     @classmethod
-    def counted(cls, source: Path, columns: Columns, rows: int, invalid: str) -> _Table:
+    def counted(cls, source: Path, columns: Columns, rows: int, invalid: str, others: list[pd.Index]) -> _Table:
         counts, names, kinds, large = pd.Series(dtype=np.int64), set(), {}, False
         for piece in _pieces(source, rows, columns):
             columns = columns.found_in(piece, source)
@@ -140,8 +143,8 @@ class _Table:
             raise ValueError(f"{source}: the table has no row.")
         if len(kinds) > 1:
             raise ValueError(f"{source}: times are of several kinds in different places; make them one.")
-        keys = plain_array(_numbers_or_text(counts.index), f"{source}: id column {columns.id!r}")
-        ids, code = np.unique(keys, return_inverse=True)  # 7 and 007 are one
+        keys = _numbers_or_text(counts.index).to_series(name=columns.id)  # 7 and 007 are one
+        code, ids = id_codes(keys, others)  # of further tables, whose series may have no row here
         totals = np.bincount(code, weights=counts.to_numpy(), minlength=len(ids)).astype(np.int64)
         ordered = np.array(sorted(names), dtype=object)
         known = pd.Series(code, index=counts.index)
@@ -190,8 +193,11 @@ def _pieces(source: Path, rows: int, columns: Columns) -> Iterator[pd.DataFrame]
         try:
             head = pd.read_csv(source, nrows=0, **options)
             text = {columns.found_in(head, source).id: str}  # in one piece they may look like numbers
-            yield from pd.read_csv(source, chunksize=rows, low_memory=False, dtype=text, **options)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            refuse_double_columns(source)
+            with pd.read_csv(source, chunksize=rows, low_memory=False, dtype=text, **options) as reader:
+                while (piece := _next(reader)) is not None:
+                    yield piece
+        except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ValueError(f"{source}: not a table, or a damaged one ({error}).") from error
     elif source.suffix == ".parquet":
         from pyarrow import parquet
@@ -201,6 +207,12 @@ def _pieces(source: Path, rows: int, columns: Columns) -> Iterator[pd.DataFrame]
                 yield batch.to_pandas()
     else:
         raise ValueError(f"{source}: a table is read in pieces from .csv, .tsv or .parquet.")
+
+
+def _next(pieces: Iterator[pd.DataFrame]) -> pd.DataFrame | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # of cells that no name stands above
+        return next(pieces, None)
 
 
 def _numbers_or_text(index: pd.Index) -> pd.Index:
@@ -246,8 +258,10 @@ def _values(piece: pd.DataFrame, columns: Columns, source: Path, invalid: str) -
     return values.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _frame(source: pd.DataFrame | pd.Series | None) -> pd.DataFrame | None:
-    return source.to_frame() if isinstance(source, pd.Series) else source
+def _frame(source: object, role: str) -> pd.DataFrame:
+    if not isinstance(source, pd.DataFrame | pd.Series):
+        raise TypeError(f"the {role} variables are {source!r:.60}; give a table indexed by id.")
+    return covariate_table(pd.DataFrame({"id": source.index}), "id", source, [], role)
 
 
 def _write(
@@ -258,23 +272,31 @@ def _write(
     policies: dict[str, Any],
 ) -> None:
     """All series, one file of records after the other; only one of them is in memory at a time."""
-    sizes, origins = [], []
+    sizes, origins = np.zeros(len(table.ids), dtype=np.int64), None
     ds = table.read(files[0], policies)
     names = _begin(path, table, ds)
     with netCDF4.Dataset(path, "a") as written:
         for k, file in enumerate(files):
             ds = table.read(file, policies) if k else ds
             _append(written, names, ds)
-            sizes.append(ds["row_size"].values)
-            origins += [ds["origin"].values] if "origin" in ds else []
+            place = np.searchsorted(table.ids, ds["series"].values)
+            sizes[place] = ds["row_size"].values
+            if "origin" in ds:
+                origins = _nothing(len(sizes), ds["origin"].dtype) if origins is None else origins
+                origins[place] = ds["origin"].values
             file.unlink()
-    if origins:
-        covariates = covariates | {"origin": ("context", np.concatenate(origins))}
-    ends = make_dataset(table.ids, np.concatenate(sizes), np.empty(0), None, {}, covariates, {}).drop_vars("time")
+    if origins is not None:
+        covariates = covariates | {"origin": ("context", origins)}
+    ends = make_dataset(table.ids, sizes, np.empty(0), None, {}, covariates, {}).drop_vars("time")
     ends = with_plain_names(ends, taken=names.values())
     types = {name: {"dtype": "S1"} if item.dtype.kind in "UT" else {} for name, item in ends.variables.items()}
     encoding = {name: kind | _FILTERS for name, kind in types.items()}
     ends.drop_attrs(deep=False).to_netcdf(path, mode="a", engine="netcdf4", format="NETCDF4", encoding=encoding)
+
+
+def _nothing(series: int, dtype: np.dtype) -> np.ndarray:
+    """Origins of series without rows."""
+    return np.full(series, np.datetime64("NaT") if dtype.kind == "M" else 0).astype(dtype)
 
 
 def _begin(path: Path, table: _Table, like: xr.Dataset) -> dict[str, str]:

@@ -231,16 +231,21 @@ def csv_options(path: Path) -> dict[str, Any]:
     }
 
 
-def _read_csv(path: Path, max_bytes: int) -> pd.DataFrame:
+def refuse_double_columns(path: Path) -> None:
+    """Refuse a text file with two columns of one name, which pandas would rename."""
     options = csv_options(path)
     with path.open(encoding=options["encoding"], newline="") as file:
         names = [name.strip() for name in next(csv.reader(file, delimiter=options["sep"]), [])]
     double = sorted({name for name in names if names.count(name) > 1})
-    if double:  # pandas would rename them
+    if double:
         raise ValueError(f"{path}: several columns {', '.join(map(repr, double))}; rename them.")
+
+
+def _read_csv(path: Path, max_bytes: int) -> pd.DataFrame:
+    refuse_double_columns(path)
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # of cells that no name stands above
-        return pd.read_csv(path, low_memory=False, **options)
+        return pd.read_csv(path, low_memory=False, **csv_options(path))
 
 
 def _read_parquet(path: Path, max_bytes: int) -> pd.DataFrame:
