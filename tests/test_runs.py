@@ -17,6 +17,8 @@ import torch
 import ctlssl
 from ctlssl.contract import Problem
 from ctlssl.runs import RunFolder, RunSettings, open_run, read_settings, train_run
+from ctlssl.runs.live import LiveRun
+from ctlssl.schema import select_rows, select_series, series_of_row
 from ctlssl.tasks import TASKS, prepare
 from ctlssl.training import Training, predict
 from tests.contracts import generator
@@ -171,11 +173,10 @@ def test_predictions_are_those_of_the_model(trained):
     chosen = [place[name] for name in split.test.ids.tolist()]
     ds = ctlssl.load_dataset("covid19")
     keep = np.isin(ds["series"].values, split.test.ids)
-    from ctlssl.schema import select_rows, select_series
-
     seen = ds["time"].values <= 24.0
     shown = select_series(select_rows(ds, seen), keep)
     table = run.predict(shown).set_index("series")
+    pd.testing.assert_frame_equal(run.predict(select_series(ds, keep)).set_index("series"), table)  # by the landmark
     expected = torch.softmax(predict(run.model, split.test).logits.double(), 1).numpy()
     np.testing.assert_allclose(table.loc[split.test.ids.tolist(), ["class_0", "class_1"]].values, expected, atol=1e-6)
     assert len(chosen) == len(table)
@@ -200,12 +201,30 @@ def test_records_that_do_not_fit_are_refused(trained):
         run.predict(ds.drop_vars(run.variables[0]), missing="error")
 
 
+def test_a_question_that_makes_its_own_rows_is_not_asked_of_records(tmp_path):
+    train_run(RunSettings("pendulum/angle", width=4, training=Training(epochs=1)), tmp_path)
+    run, ds = open_run(tmp_path), ctlssl.load_dataset("pendulum")
+    for ask in (lambda: run.predict(ds), lambda: LiveRun(run)):
+        with pytest.raises(ValueError, match="pendulum/angle makes its own rows of a record"):
+            ask()
+    assert np.isfinite(run.evaluate(ds, TASKS["pendulum/angle"], draws=10)["rmse"][0])
+
+
+def test_channels_that_were_never_asked_are_not_forecast(tmp_path):
+    train_run(RunSettings("drug_kinetics/forecast", width=4, training=Training(epochs=1)), tmp_path)
+    table = open_run(tmp_path).predict(ctlssl.load_dataset("drug_kinetics"), at=[1.0])
+    assert set(table["variable"]) == {"concentration"} and len(table) == 500
+
+
 def test_forecasts_are_in_raw_units(tmp_path):
     train_run(RunSettings("covid19/forecast", width=8, training=Training(epochs=2)), tmp_path)
     run, ds = open_run(tmp_path), ctlssl.load_dataset("covid19")
     table = run.predict(ds, at=[1.0, 24.0])
-    last = pd.Series(np.maximum.reduceat(ds["time"].values, np.cumsum(ds["row_size"].values) - ds["row_size"].values))
-    assert table.groupby("series")["time"].max().sort_index().values == pytest.approx(last.values + 24.0)
+    last = np.full(ds.sizes["series"], -24.0)  # a record without a row begins at 0
+    seen = ds["time"].values <= 72.0  # the landmark
+    np.maximum.at(last, series_of_row(ds)[seen], ds["time"].values[seen])
+    last[last == -24.0] = 0.0
+    assert table.groupby("series")["time"].max().sort_index().values == pytest.approx(last + 24.0)
     assert (table["low"] <= table["mean"]).all() and (table["mean"] <= table["high"]).all()
     for name in run.variables[:5]:
         seen, found = ds[name].values[~np.isnan(ds[name].values)], table[table["variable"] == name]["mean"]

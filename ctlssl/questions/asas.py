@@ -52,6 +52,7 @@ TASKS = (
         description="class of a variable star, one of the 12 that have 27 stars or more, from its light curve",
         window=3300.0,
         build=asas_class,
+        as_recorded=False,
         folds=5,
         metric="macro_f1",
     ),

@@ -41,6 +41,7 @@ TASKS = (
         kind="classification",
         description="death in hospital, from the first 24 h, among those still in hospital then",
         window=24.0,
+        landmark=24.0,
         build=covid19_death,
     ),
     Task(
@@ -49,6 +50,7 @@ TASKS = (
         kind="forecasting",
         description="values of the hours 72 to 120 when they were measured, from the first 72 h",
         window=72.0,
+        landmark=72.0,
         build=covid19_forecast,
     ),
 )

@@ -34,6 +34,7 @@ TASKS = (
         description="concentrations of the hours 48 to 72, in which nothing is given, from the first 48 h",
         window=48.0,
         build=partial(later_values, landmark=48.0, asked=("concentration",)),
+        landmark=48.0,
     ),
     Task(
         name="drug_kinetics/planned",
@@ -42,6 +43,7 @@ TASKS = (
         description="concentrations of the hours 6 to 72, from those before and from all doses, which are planned",
         window=72.0,
         build=partial(planned_doses, until=6.0),
+        as_recorded=False,
     ),
     Task(
         name="jumps/forecast",
@@ -50,6 +52,7 @@ TASKS = (
         description="positions of the seconds 10 to 15, in which no kick comes, from the first 10 s",
         window=10.0,
         build=partial(later_values, landmark=10.0, asked=("position",)),
+        landmark=10.0,
     ),
     Task(
         name="ornstein_uhlenbeck/forecast",
@@ -58,6 +61,7 @@ TASKS = (
         description="values of the seconds 10 to 15, from the first 10 s",
         window=10.0,
         build=partial(later_values, landmark=10.0),
+        landmark=10.0,
     ),
     Task(
         name="oscillators/frequency",
@@ -74,6 +78,7 @@ TASKS = (
         description="sine and cosine of the angle at the last image, from all images",
         window=1.0,
         build=partial(numbers_of_series, labels=("last_sine", "last_cosine"), hidden=("sine", "cosine")),
+        as_recorded=False,
     ),
     Task(
         name="spirals/direction",
@@ -90,5 +95,6 @@ TASKS = (
         description="points of the seconds 6 to 12, from the first 6 s",
         window=6.0,
         build=partial(later_values, landmark=6.0),
+        landmark=6.0,
     ),
 )

@@ -48,6 +48,7 @@ def _task(name: str, dropped: float, told: str) -> Task:
         description=f"which of nine speakers, from an utterance{told}; 270 to learn from, 370 to test on, as published",
         window=185.6,
         build=partial(speaker, dropped=dropped),
+        as_recorded=dropped == 0,
     )
 
 

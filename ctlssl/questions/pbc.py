@@ -46,6 +46,7 @@ TASKS = (
         kind="classification",
         description="death or transplantation in the next 3 years, from year 1, of those without either then",
         window=_YEAR,
+        landmark=_YEAR,
         build=pbc_end,
     ),
     Task(
@@ -54,6 +55,7 @@ TASKS = (
         kind="forecasting",
         description="values of years 2 to 4 at the visits, from the first year",
         window=_YEAR,
+        landmark=_YEAR,
         build=pbc_forecast,
     ),
 )

@@ -51,6 +51,7 @@ def _task(
         description=f"concentrations of {drug}, from all doses and {told}",
         window=window,
         build=partial(later_concentrations, drug=drug, inputs=inputs, covariates=covariates, **more),
+        as_recorded=False,
         folds=4,
         shares=(0.55, 0.2, 0.25),
     )

@@ -181,6 +181,7 @@ TASKS = (
         name="physionet2012/extrapolation",
         description="all values of the second day in intensive care, from the first",
         window=24.0,
+        landmark=24.0,
         build=after_first_day,
     ),
     _task(
@@ -188,17 +189,20 @@ TASKS = (
         description="the values of half of the times of 48 h, from those of the other half",
         window=48.0,
         build=between,
+        as_recorded=False,
     ),
     _task(
         name="physionet2012/next",
         description="the values of each time, from those before it",
         window=48.0,
         build=next_values,
+        as_recorded=False,
     ),
     _task(
         name="physionet2012/reconstruction",
         description="all values of 48 h, from the same values: the published interpolation, in which a copy scores 0",
         window=48.0,
         build=again,
+        as_recorded=False,
     ),
 )

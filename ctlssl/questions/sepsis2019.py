@@ -182,6 +182,7 @@ _PROTOCOL = {
     "dataset": "sepsis2019",
     "kind": "classification",
     "window": WINDOW,
+    "as_recorded": False,
     "shares": (0.7, 0.15, 0.15),
     "subgroups": {"16 to 59 h": in_band},
 }

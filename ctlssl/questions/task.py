@@ -37,6 +37,9 @@ class Task:
             they are.
         scale: learns from the training part the map from raw units to those of models and scores.
         metric: what a clock ablation tells its models apart by; None is the metric of the kind.
+        landmark: rows of a record after it are not shown; None shows all.
+        as_recorded: whether that is all that is done to the rows that are shown. False: `build` makes other rows of
+            them, hides some, or takes only a choice of channels: a trained run cannot read records as they come.
         subgroups: name -> which of the examples belong to it, (B,) bool: what recipes also score of the test part.
 
     Raises:
@@ -54,6 +57,8 @@ class Task:
     covariates: Callable[[xr.Dataset], Tensor] | None = None
     scale: Callable[[TimeSeries | PackedSeries], Normalizer] = Normalizer.fit
     metric: str | None = None
+    landmark: float | None = None
+    as_recorded: bool = True
     subgroups: Mapping[str, Callable[[Examples], np.ndarray]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:

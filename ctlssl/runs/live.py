@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ctlssl.runs.outcomes import word
-from ctlssl.runs.table_task import TableTask
 from ctlssl.runs.trained import TrainedRun
 from ctlssl.streaming import Stream
 
@@ -65,8 +64,8 @@ class LiveRun:
         blank = torch.zeros(1, run.model.problem.static) if run.model.problem.static else None
         run.model.stream(1, static=blank, **self.policy)  # refuses what cannot be, before the first line
         self.place = {name: d for d, name in enumerate(run.variables)}
-        task = run.settings.task
-        self.landmark = task.landmark if isinstance(task, TableTask) else None
+        run.check_as_recorded()
+        self.landmark = run.landmark
         self.streams: dict[str | int, Stream] = {}
 
     def answer(self, line: str) -> dict[str, Any]:

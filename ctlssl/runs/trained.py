@@ -20,7 +20,7 @@ from ctlssl.runs.folder import RunFolder
 from ctlssl.runs.intervals import bootstrap_intervals
 from ctlssl.runs.settings import RunSettings
 from ctlssl.runs.table_task import TableTask
-from ctlssl.schema import channels, check_dataset, to_packed, to_series
+from ctlssl.schema import channels, check_dataset, select_rows, to_packed, to_series
 from ctlssl.series import TimeSeries
 from ctlssl.target_scale import TargetScale
 from ctlssl.tasks import TASKS, Examples, Task, in_scores
@@ -73,8 +73,8 @@ class TrainedRun:
     def predict(self, ds: xr.Dataset, at: Sequence[float] | None = None, missing: str = "unobserved") -> pd.DataFrame:
         """What the model says of the series of a Dataset, a row for each, or for each time and channel.
 
-        All rows of the Dataset are read, but for a run with a landmark of its own, which reads those up to it: cut it
-        to what may be known where that is less.
+        All rows of the Dataset are read, but for a run whose question has a landmark, which reads those up to it: cut
+        it to what may be known where that is less.
 
         Args:
             ds: of the schema, in the units and with the time unit of the training data. Its channels may stand in any
@@ -89,12 +89,12 @@ class TrainedRun:
             90 % of what the model holds likely).
 
         Raises:
-            ValueError: another unit of time, channels that the model does not know, no covariate that it needs, or
-                times that do not fit the question.
+            ValueError: another unit of time, channels that the model does not know, no covariate that it needs,
+                times that do not fit the question, or a question that makes its own rows of a record.
         """
+        self.check_as_recorded()
         ds = self.aligned(ds, missing)
-        if isinstance(self.settings.task, TableTask):
-            ds = self.settings.task.cut(ds)
+        ds = ds if self.landmark is None else select_rows(ds, ds["time"].values <= self.landmark)
         raw = to_series(ds, self.variables, self._as_they_are(ds), torch.float64)
         made = self._made
         raw = raw if made is None else replace(raw, static=made(ds).double())
@@ -129,7 +129,14 @@ class TrainedRun:
         Raises:
             ValueError: records that do not fit, or no series that the task can be asked of.
         """
-        raw = task.build(self.aligned(ds, "unobserved"))
+        if task.as_recorded:
+            ds = self.aligned(ds, "unobserved")
+        self._check_unit(ds)
+        raw = task.build(ds)
+        if raw.variables and raw.variables != self.variables:
+            raise ValueError(
+                f"the question shows {', '.join(raw.variables)}; the model knows {', '.join(self.variables)}"
+            )
         if not len(raw):
             raise ValueError("no series of these records can be asked: none has a row that may be seen")
         examples = in_scores(raw, self.normalizer)
@@ -154,9 +161,7 @@ class TrainedRun:
             ValueError: another unit of time, channels that the model does not know, or that are missing under "error".
         """
         check_dataset(ds)
-        unit = ds["time"].attrs.get("units", "")
-        if unit != self.unit:
-            raise ValueError(f"the times are in {unit!r}, those of the training in {self.unit!r}; convert them first")
+        self._check_unit(ds)
         if unknown := [name for name in channels(ds) if name not in self.variables]:
             shown = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
             raise ValueError(f"the model does not know {shown}; leave them out, or rename them to what it knows")
@@ -164,6 +169,30 @@ class TrainedRun:
         nothing = ("obs", np.full(ds.sizes["obs"], np.nan))
         own = {name: ds[name].variable if name in ds.variables else nothing for name in self.variables}
         return ds.drop_vars(list(channels(ds))).assign(own)
+
+    def _check_unit(self, ds: xr.Dataset) -> None:
+        unit = ds["time"].attrs.get("units", "")
+        if unit != self.unit:
+            raise ValueError(f"the times are in {unit!r}, those of the training in {self.unit!r}; convert them first")
+
+    @property
+    def landmark(self) -> float | None:
+        """The time up to which the question shows a record; None shows all of it."""
+        task = self.settings.task
+        return task.landmark if isinstance(task, TableTask) else TASKS[task].landmark
+
+    def check_as_recorded(self) -> None:
+        """Refuse a question that makes other rows of a record than were recorded.
+
+        Raises:
+            ValueError: naming it, with what answers it.
+        """
+        task = self.settings.task
+        if isinstance(task, str) and not TASKS[task].as_recorded:
+            raise ValueError(
+                f"{task} makes its own rows of a record, so this run cannot read records as they come: score it by "
+                f"`ctlssl evaluate`, or ask `ctlssl.predict(run.model, ...)` of what `ctlssl.tasks.TASKS` builds."
+            )
 
     @property
     def _made(self) -> Callable[[xr.Dataset], Tensor] | None:
