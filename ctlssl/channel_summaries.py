@@ -77,7 +77,7 @@ class ChannelSummaries(nn.Module):
             least.append(torch.where(there, values, torch.inf).amin(dim=1))
             most.append(torch.where(there, values, -torch.inf).amax(dim=1))
         here = Summed(count.double(), total.double(), torch.stack(least, 1), torch.stack(most, 1), square.double())
-        return _together(here, self.nothing(len(values), values) if before is None else before)
+        return _together(here, self.nothing(values.shape[0], values) if before is None else before)
 
     def forward(self, summed: Summed, seen: Seen) -> Tensor:
         """The features of every series, (B, F).

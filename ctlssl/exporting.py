@@ -32,7 +32,7 @@ def export_model(model: Model, rows: int, queries: int = 0) -> torch.export.Expo
         queries: Q, for forecasts and labels of rows.
 
     Raises:
-        ValueError: a number of rows or queries that cannot be.
+        ValueError: a number of rows or queries that cannot be, or a model that torch cannot export.
 
     Example:
         >>> from ctlssl.contract import Problem
@@ -68,7 +68,7 @@ def export_step(layer: LSSL) -> torch.export.ExportedProgram:
         layer: of a diagonal structure, with a state.
 
     Raises:
-        ValueError: a layer of another structure, or a bidirectional one, which keeps no state.
+        ValueError: a layer of another structure, a bidirectional one, which keeps no state, or a gated one.
 
     Example:
         >>> layer = LSSL(2, state_size=4, structure="diagonal", method="zoh")
@@ -88,7 +88,15 @@ def _exported(program: nn.Module, arguments: tuple[Tensor, ...]) -> torch.export
     series = torch.export.Dim("series", min=1, max=_MOST)
     with modes_restored(program), torch.no_grad():
         program.eval()
-        return torch.export.export(program, arguments, dynamic_shapes=(tuple({0: series} for _ in arguments),))
+        shapes = (tuple({0: series} for _ in arguments),)
+        try:
+            return torch.export.export(program, arguments, dynamic_shapes=shapes)
+        except RuntimeError as error:
+            why = str(error).partition("\n")[0]
+            raise ValueError(
+                f"torch cannot export this model ({why}); steps that look at the data stand in its way: those of "
+                "structures other than diagonal, of gated step sizes, and of baselines that compact their rows."
+            ) from error
 
 
 class _Whole(nn.Module):

@@ -45,14 +45,14 @@ def suite(**options):
 
 
 def test_the_numbers_are_those_of_fit_and_evaluate():
-    results = suite(changes=["x1", "x1/2", "unit60", "drift"], seeds=[1])
+    results = suite(changes=["x1/2", "drift"], seeds=[1])
     split = prepare(TASK, 1, DATA)
     torch.manual_seed(1)
     model = LSSLModel(split.problem, width=4)
     fit(model, split.train, split.valid, Training(epochs=2, batch_size=8, seed=1))
     row = results.sel(task=TASK.name, model="lssl", seed=1)
     few = split.valid.select(np.sort(np.random.default_rng(1).permutation(len(split.valid))[:4]))
-    for change in ("x1", "x1/2", "unit60", "drift"):
+    for change in ("x1/2", "drift"):
         told = change_sampling(split.test, change, seed=3)
         losses = row["log_loss"].sel(change=change)
         assert losses.sel(way="zero-shot") == evaluate(model, told.examples)["log_loss"]

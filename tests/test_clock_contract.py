@@ -106,7 +106,6 @@ LAYERS = {
     "diagonal-exact+previous-bank-bidirectional",
     "quasiseparable-bilinear-bank-causal",
     "quasiseparable-gbt(0.3)-multi-input-causal",
-    "dplr-trapezoid-bank-bidirectional",
     "dplr-impulse-bank-causal",
     "dense-backward_euler-multi-input-causal",
 }

@@ -25,6 +25,7 @@ NOT_HELD = {
 }
 
 
+FEW = QUICK | {"epochs": 2}  # enough where a check does not ask how well it learns
 SLOW = {
     "check_classifiers_train",
     "check_classifiers_classes",
@@ -41,6 +42,7 @@ def checks(estimator):
     for tested, check in estimator_checks_generator(estimator):
         name = check.func.__name__
         if name not in NOT_HELD:
+            tested = clone(tested).set_params(**(QUICK if name in SLOW else FEW))
             yield pytest.param(
                 tested, check, id=f"{type(tested).__name__}-{name}", marks=[pytest.mark.slow] * (name in SLOW)
             )

@@ -123,3 +123,16 @@ def test_labels_of_rows_keep_their_kind():
     labeler = ctlssl.LSSLLabeler(**QUICK).fit(ds, y)
     assert labeler.classes_.dtype.kind == "i" and labeler.classes_.tolist() == [0, 1]
     assert 0.0 <= labeler.score(ds, y) <= 1.0
+
+
+def test_records_whose_times_go_back_are_refused():
+    with pytest.raises(ValueError, match="record 1, position 2: the time goes back; sort its rows"):
+        ctlssl.LSSLLabeler(**QUICK).fit(
+            [([0.0, 1.0], [1.0, 2.0]), ([0.0, 2.0, 1.0], [1.0, 2.0, 3.0])], [[0, 1], [0, 1, 1]]
+        )
+
+
+@pytest.mark.parametrize("estimator", [ctlssl.LSSLClassifier, ctlssl.LSSLRegressor])
+def test_records_with_nothing_in_the_window_are_refused(estimator):
+    with pytest.raises(ValueError, match="no observed value up to window = -1"):
+        estimator(**QUICK, window=-1.0).fit(records(), "ill")

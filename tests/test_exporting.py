@@ -18,6 +18,7 @@ PROBLEMS = {
 MODELS = {
     "lssl": ctlssl.LSSLModel,
     "bank": lambda problem, width: ctlssl.LSSLModel(problem, width, multi_input=False, method="foh", layers=2),
+    "summaries": lambda problem, width: ctlssl.LSSLModel(problem, width, summaries=not problem.asks_queries),
     "bidirectional": lambda problem, width: ctlssl.LSSLModel(problem, width, bidirectional=True),
 }
 
@@ -86,6 +87,12 @@ def test_a_program_runs_where_the_library_is_not(tmp_path):
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
     found = load_file(tmp_path / "found.safetensors")["found"]
     torch.testing.assert_close(found, eager(model, problem, parts)[0].detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_torch_cannot_export_is_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="torch cannot export this model .*; steps that look at the data"):
+        export_model(ctlssl.LSSLModel(PROBLEMS["classification"], width=4, structure="dense"), rows=3)
 
 
 def test_what_is_refused():

@@ -71,6 +71,9 @@ def test_leaks_are_found_and_chance_is_not_called_one():
     assert found["time of the last row"].suspect and found["time of the last row"].auroc > 0.95
     assert found["all times and counts"].suspect and not found["number of rows"].suspect
     assert found["number of rows"].auroc == 0.5
+    before = from_arrays([clock - 1000.0 for clock in clocks], [draw.normal(size=8) for _ in clocks], labels=labels)
+    found = {leak.source: leak for leak in inspect_dataset(before, ["label"]).leaks}
+    assert found["time of the last row"].suspect  # times before an event are negative
     ds = ds.assign(label=ds["label"].copy(data=draw.permutation(labels)))
     assert not any(leak.suspect for leak in inspect_dataset(ds, ["label"]).leaks)
 

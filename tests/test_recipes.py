@@ -53,6 +53,7 @@ def test_a_variant_keeps_what_it_does_not_name():
         ({"task": "covid19/life"}, "unknown task"),
         ({"model": "lsl"}, "model 'lsl' is unknown"),
         ({"members": 0}, "members is 0"),
+        ({"options": {"depth": 2}}, "lssl has no option depth; it has bidirectional"),
         ({"training": {"epoch": 3}}, "training of the recipe for covid19/death"),
         ({"ablation": {"x": {"training": {"epochs": 0}}}}, "epochs is 0"),
     ],
@@ -148,5 +149,8 @@ def test_the_command(tmp_path, monkeypatch):
         app, ["reproduce", "covid19/death", "--out", str(tmp_path), "--seeds", "1", "--ablate", "--only", "slow, deep"]
     )
     assert run.exit_code == 0 and "validation part, 1 seed |" in run.output and "| slow, deep |" in run.output
+    for more, message in ((["--only", "one model"], "give --ablate"), (["--ablate", "--members", "2"], "leave out")):
+        run = CliRunner().invoke(app, ["reproduce", "pendulum_cru/angles", *more])
+        assert run.exit_code == 2 and message in run.output
     run = CliRunner().invoke(app, ["reproduce", "covid19/life"])
     assert run.exit_code == 2 and "has no recipe; there are" in run.output

@@ -91,7 +91,7 @@ def test_killed_at_any_moment(tmp_path, kills):
     assert not list((tmp_path / "killed" / "checkpoints").glob(".*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_is_obeyed_after_the_step(tmp_path, number):
     running = started(tmp_path, epochs=2000)
     while newest(tmp_path) is None and running.poll() is None:
@@ -102,7 +102,9 @@ def test_a_signal_is_obeyed_after_the_step(tmp_path, number):
     assert newest(tmp_path) is not None and not (tmp_path / "report.json").exists()
 
 
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "expected"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGINT, 130)]
+)
 def test_the_command_line_says_how_to_go_on(tmp_path, number, expected):
     out = ("--out", str(tmp_path))
     first = process("-m", "ctlssl", "train", "covid19", "--width", "8", "--epochs", "2000", *out)

@@ -14,7 +14,7 @@ from ctlssl.models import LSSLModel
 from ctlssl.sampling import stretch
 from ctlssl.series import TimeSeries
 from ctlssl.tasks import prepare
-from ctlssl.timescale_fitting import fit_step_sizes, fit_timescale
+from ctlssl.timescale_fitting import _own_rates, fit_step_sizes, fit_timescale
 from ctlssl.training import Training, evaluate, fit, predict
 from tests import toys
 from tests.contracts import generator
@@ -203,3 +203,9 @@ def test_what_is_refused():
     problem, examples = toys.regression(0)
     with pytest.raises(ValueError, match="tells no spread of its targets"):
         fit_timescale(toys.Affine(problem, dtype=torch.float64), examples, criterion="self")
+
+
+def test_a_neighbour_at_which_the_model_overflows_makes_no_nan():
+    grid = np.geomspace(0.5, 2.0, 3)
+    found = _own_rates(grid, np.array([[np.inf, 2.0, np.inf], [1.0, 1.0, np.inf], [2.0, 2.0, np.inf]]))
+    assert np.isfinite(found).all() and found[1] == pytest.approx(1.0)

@@ -126,6 +126,14 @@ def test_another_search_is_refused(whole):
         tune(TINY, whole[1], replace(SPACE, width=(2,)), 3)
 
 
+@pytest.mark.parametrize("model", ["folded", "image_lssl", "image_gru", "mtan"])
+def test_what_a_model_inside_another_takes_is_searched(model):
+    names = SearchSpace().names(model)
+    assert ("state_size" in names) == (model in ("folded", "image_lssl")) and ("layers" in names) == (model != "mtan")
+    start = SearchSpace().start(RunSettings("covid19/death", model))
+    assert start is not None and set(start) == set(names)
+
+
 def test_what_cannot_be_searched(tmp_path, monkeypatch):
     for wrong in (
         {"width": ()},

@@ -50,9 +50,14 @@ def reproduce(
         if task not in RECIPES:
             raise ValueError(f"task {task!r} has no recipe; there are {', '.join(RECIPES)}.")
         recipe = RECIPES[task] if members is None else RECIPES[task].changed(members=members)
+        if ablation and (members is not None or reference is not None):
+            raise ValueError(
+                "--ablate scores the variants of a recipe as they are: leave out --members and --reference."
+            )
+        if only and not ablation:
+            raise ValueError("--only chooses among the variants of an ablation: give --ablate as well.")
         typer.echo(f"{task}: about {recipe.minutes:.0f} minutes on two cores for {recipe.seeds} seeds.", err=True)
         if ablation:
-            recipe = RECIPES[task]
             found = list(ablate(recipe, seeds, out, _tell, threads, only or None).values())
         else:
             found = [carry_out(recipe, seeds, out, _tell, threads)]

@@ -165,6 +165,11 @@ class SeriesEstimator(BaseEstimator, ABC):
         trained, held = _held_out(examples.ids, classes, self.validation, draw)
         seed = int(draw.randint(2**31 - 1))
         train, valid = self._encode(examples.select(trained), examples.select(held))
+        if not bool((train.series.observed & train.series.in_length.unsqueeze(-1)).any()):
+            window = "" if self.window is None else f" up to window = {self.window:g}"
+            raise ValueError(
+                f"the records that are trained on have no observed value{window}: there is nothing to learn."
+            )
         self.normalizer_ = Normalizer.fit(train.series)
         self.problem_ = self._problem(train.series)
         train, valid = (in_scores(part, self.normalizer_) for part in (train, valid))

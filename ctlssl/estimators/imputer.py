@@ -149,7 +149,7 @@ def _hide(series: TimeSeries, ids: np.ndarray, share: float, draw: torch.Generat
     """Examples in which some observed cells are asked and not shown; every one that has a cell hides one at least."""
     cells = series.observed & series.in_length.unsqueeze(-1)  # (B, L, D)
     chance = torch.rand(cells.shape, generator=draw).masked_fill(~cells, 2.0)
-    fewest = chance.flatten(1).amin(dim=1) if chance[0].numel() else chance.new_full((len(ids),), 2.0)  # (B,)
+    fewest = chance.flatten(1).amin(dim=1) if chance.shape[1:].numel() else chance.new_full((len(ids),), 2.0)  # (B,)
     hidden = cells & (chance <= torch.clamp(fewest, min=share).view(-1, 1, 1))
     return Examples(
         replace(series, observed=series.observed & ~hidden),

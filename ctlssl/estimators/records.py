@@ -61,7 +61,8 @@ def as_dataset(X: Any) -> xr.Dataset | None:
             nothing was observed; or an array (series, rows, channels) on the regular grid 0, 1, 2, ..., NaN likewise.
 
     Raises:
-        ValueError: series that are not in order, as `ctlssl.from_arrays` refuses them.
+        ValueError: pairs whose times are not in order, as answers at rows would go astray, or that
+            `ctlssl.from_arrays` refuses.
     """
     if isinstance(X, Records):
         return X.dataset
@@ -72,5 +73,9 @@ def as_dataset(X: Any) -> xr.Dataset | None:
         return from_arrays([np.arange(X.shape[1], dtype=np.float64)] * len(X), list(X))
     if isinstance(X, list) and X and all(isinstance(item, tuple) and len(item) == 2 for item in X):
         times, values = zip(*X, strict=True)
+        for b, given in enumerate(times):
+            stamps = np.asarray(given)
+            if stamps.ndim == 1 and (back := np.flatnonzero(stamps[1:] < stamps[:-1])).size:
+                raise ValueError(f"record {b}, position {back[0] + 1}: the time goes back; sort its rows by time.")
         return from_arrays(times, values)
     return None
