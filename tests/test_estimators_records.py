@@ -136,3 +136,27 @@ def test_records_whose_times_go_back_are_refused():
 def test_records_with_nothing_in_the_window_are_refused(estimator):
     with pytest.raises(ValueError, match="no observed value up to window = -1"):
         estimator(**QUICK, window=-1.0).fit(records(), "ill")
+
+
+def test_answers_with_names_go_to_the_series_of_these_names():
+    ds = records().assign_coords(series=[f"p{k}" for k in np.random.default_rng(3).permutation(30)])
+    ill = pd.Series(ds["ill"].values, ds["series"].values)
+    expected = ctlssl.LSSLClassifier(**QUICK).fit(ds, ill.values).predict_proba(ds)
+    for given in (ill, ill.sort_index(), ill.sample(frac=1.0, random_state=0).to_frame("ill")["ill"]):
+        clf = ctlssl.LSSLClassifier(**QUICK).fit(ctlssl.Records(ds), given)
+        np.testing.assert_array_equal(clf.predict_proba(ds), expected)
+        assert clf.score(ds, given) == clf.score(ds, "ill")
+    by_position = ill.reset_index(drop=True).iloc[::-1]  # numbers are no names of these series
+    np.testing.assert_array_equal(
+        ctlssl.LSSLClassifier(**QUICK).fit(ds, by_position).predict_proba(ds),
+        ctlssl.LSSLClassifier(**QUICK).fit(ds, ill.values[::-1]).predict_proba(ds),
+    )
+    with pytest.raises(ValueError, match="indexed by 30 names, such as 'q0'"):
+        ctlssl.LSSLClassifier(**QUICK).fit(ds, pd.Series(ill.values, [f"q{k}" for k in range(30)]))
+
+
+def test_answers_of_records_without_names_are_taken_by_position():
+    grid = np.random.default_rng(0).normal(size=(12, 5, 2))
+    y = pd.Series(grid[:, -1, 0]).sample(frac=1.0, random_state=0)
+    one, two = (ctlssl.LSSLRegressor(**QUICK).fit(grid, answers) for answers in (y, y.values))
+    np.testing.assert_array_equal(one.predict(grid), two.predict(grid))

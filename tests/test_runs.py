@@ -203,6 +203,16 @@ def test_records_that_do_not_fit_are_refused(trained):
         run.predict(ds.drop_vars(run.variables[0]), missing="error")
 
 
+def test_what_failed_before_it_began_leaves_the_folder_free(tmp_path):
+    wrong = RunSettings("covid19/death", options={"state_size": -1}, training=Training(epochs=1))
+    with pytest.raises(ValueError, match="state_size|state size"):
+        train_run(wrong, tmp_path / "run")
+    right = RunSettings("covid19/death", width=4, training=Training(epochs=1))
+    assert train_run(right, tmp_path / "run")["auroc"] > 0
+    with pytest.raises(ValueError, match="holds a run"):
+        train_run(right, tmp_path / "run")
+
+
 def test_a_question_that_makes_its_own_rows_is_not_asked_of_records(tmp_path):
     train_run(RunSettings("pendulum/angle", width=4, training=Training(epochs=1)), tmp_path)
     run, ds = open_run(tmp_path), ctlssl.load_dataset("pendulum")

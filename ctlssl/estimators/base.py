@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from ctlssl.contract import Prediction, Problem
+from ctlssl.estimators.answers import names_of
 from ctlssl.estimators.keeping import read_estimator, write_estimator
 from ctlssl.estimators.records import as_dataset
 from ctlssl.examples import Examples
@@ -27,7 +27,7 @@ from ctlssl.tables import from_arrays
 from ctlssl.tasks import clock_of, in_scores
 from ctlssl.training import Training, fit, predict
 
-__all__ = ["SeriesEstimator", "answers_of", "weighted_examples"]
+__all__ = ["SeriesEstimator"]
 
 
 class SeriesEstimator(BaseEstimator, ABC):
@@ -137,7 +137,7 @@ class SeriesEstimator(BaseEstimator, ABC):
             self.channels_, self.unit_ = channels(ds), str(ds["time"].attrs.get("units", ""))
             if not self.channels_:
                 raise ValueError("the records have no channel; a channel is a variable over obs.")
-            self.static_ = tuple(name for name in static(ds) if name not in _names(y))
+            self.static_ = tuple(name for name in static(ds) if name not in names_of(y))
         unit = str(ds["time"].attrs.get("units", ""))
         if unit != self.unit_:
             raise ValueError(f"the times are in {unit!r}, those of the training in {self.unit_!r}; convert them first.")
@@ -207,36 +207,6 @@ class SeriesEstimator(BaseEstimator, ABC):
         return predict(self.model_, Examples(series, np.asarray(ds["series"].values), query_times=query_times))
 
 
-def answers_of(y: Any, ds: xr.Dataset) -> np.ndarray:
-    """The answers of the series of a Dataset: as given, or the variable of that name.
-
-    Args:
-        y: (B,) or (B, T), a name, or several names.
-        ds: of B series.
-
-    Raises:
-        ValueError: no answers, a name that the Dataset does not have, or answers for another number of series.
-    """
-    if y is None:
-        raise ValueError("requires y to be passed, but the target y is None: give the answers, or the name of a label.")
-    names = [y] if isinstance(y, str) else y
-    if isinstance(names, list | tuple) and names and all(isinstance(name, str) and name in ds for name in names):
-        wrong = [name for name in names if ds[name].dims != ("series",)]
-        if wrong:
-            raise ValueError(f"{wrong[0]!r} is no variable over series; it cannot be an answer.")
-        columns = [ds[name].values for name in names]
-        return columns[0] if isinstance(y, str) else np.stack(columns, axis=1)
-    if isinstance(y, str):
-        raise ValueError(f"the records have no label {y!r}; there are {', '.join(map(str, ds.data_vars))}.")
-    return np.asarray(y)
-
-
-def _names(y: Any) -> set[str]:
-    """The variables that are named as answers."""
-    given = [y] if isinstance(y, str) else y if isinstance(y, list | tuple) else []
-    return {name for name in given if isinstance(name, str)}
-
-
 def _held_out(
     ids: np.ndarray, classes: np.ndarray | None, share: float, draw: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -250,13 +220,3 @@ def _held_out(
         members = draw.permutation(np.flatnonzero(kinds == kind))
         held[members[: min(round(share * len(members)), len(members) - 1)]] = True
     return np.flatnonzero(~held[record]), np.flatnonzero(held[record])
-
-
-def weighted_examples(examples: Examples, weights: np.ndarray | None) -> Examples:
-    """The examples with weights of mean 1."""
-    if weights is None:
-        return examples
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.shape != (len(examples),) or not np.isfinite(weights).all() or (weights < 0).any() or not weights.any():
-        raise ValueError(f"sample weights must be {len(examples)} numbers >= 0 that are not all zero.")
-    return replace(examples, weights=torch.from_numpy(weights / weights.mean()).float())

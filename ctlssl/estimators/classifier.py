@@ -12,7 +12,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from ctlssl.estimators.base import SeriesEstimator, answers_of, weighted_examples
+from ctlssl.estimators.answers import answers_of, in_order, weighted_examples
+from ctlssl.estimators.base import SeriesEstimator
 from ctlssl.estimators.leaks import warn_of_length
 from ctlssl.examples import Examples
 
@@ -80,14 +81,15 @@ class LSSLClassifier(ClassifierMixin, SeriesEstimator):
 
         Args:
             X: n records, see `SeriesEstimator`.
-            y: n classes, or the name of the label among the variables of a Dataset.
+            y: n classes in the order of the series, or indexed by their names; or the name of the label among the
+                variables of a Dataset.
             sample_weight: n numbers >= 0, what the series count, or None.
 
         Raises:
             ValueError: no series, fewer than two classes, or answers that do not belong to the records.
         """
         ds = self._read(X, reset=True, y=y)
-        answers = column_or_1d(answers_of(y, ds), warn=True)
+        answers = column_or_1d(answers_of(y, ds, X), warn=True)
         check_consistent_length(ds["row_size"].values, answers)
         check_classification_targets(answers)
         self.classes_, labels = np.unique(answers, return_inverse=True)
@@ -96,7 +98,7 @@ class LSSLClassifier(ClassifierMixin, SeriesEstimator):
         warn_of_length(ds, labels)
         weights = None if self.class_weight is None else compute_sample_weight(self.class_weight, answers)
         if sample_weight is not None:
-            weights = np.asarray(sample_weight) * (1.0 if weights is None else weights)
+            weights = np.asarray(in_order(sample_weight, ds, X)) * (1.0 if weights is None else weights)
         series = self._series(ds)
         examples = Examples(series, np.asarray(ds["series"].values), labels=torch.from_numpy(labels.astype(np.int64)))
         self._train(weighted_examples(examples, weights), labels)
@@ -123,7 +125,7 @@ class LSSLClassifier(ClassifierMixin, SeriesEstimator):
             y: as of `fit`.
             sample_weight: what the records count, or None.
         """
-        return super().score(X, answers_of(y, self._read_fitted(X)), sample_weight)
+        return super().score(X, answers_of(y, self._read_fitted(X), X), sample_weight)
 
     def _outputs(self) -> int:
         return len(self.classes_)

@@ -10,7 +10,8 @@ import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from ctlssl.estimators.base import SeriesEstimator, answers_of, weighted_examples
+from ctlssl.estimators.answers import answers_of, in_order, weighted_examples
+from ctlssl.estimators.base import SeriesEstimator
 from ctlssl.examples import Examples
 from ctlssl.target_scale import TargetScale
 
@@ -56,20 +57,21 @@ class LSSLRegressor(RegressorMixin, SeriesEstimator):
 
         Args:
             X: n records, see `SeriesEstimator`.
-            y: n numbers, or (n, T), or names of variables over series of a Dataset.
+            y: n numbers, or (n, T), in the order of the series or indexed by their names; or names of variables over
+                series of a Dataset.
             sample_weight: n numbers >= 0, what the series count, or None.
 
         Raises:
             ValueError: no series, or answers that are not finite or do not belong to the records.
         """
         ds = self._read(X, reset=True, y=y)
-        answers = check_array(answers_of(y, ds), ensure_2d=False, dtype=np.float64, input_name="y")
+        answers = check_array(answers_of(y, ds, X), ensure_2d=False, dtype=np.float64, input_name="y")
         check_consistent_length(ds["row_size"].values, answers)
         self.single_ = answers.ndim == 1
         targets = answers[:, None] if self.single_ else answers  # (n, T)
         labels = torch.tensor(targets)
         examples = Examples(self._series(ds), np.asarray(ds["series"].values), labels=labels)
-        self._train(weighted_examples(examples, sample_weight))
+        self._train(weighted_examples(examples, in_order(sample_weight, ds, X)))
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -89,7 +91,7 @@ class LSSLRegressor(RegressorMixin, SeriesEstimator):
             y: as of `fit`.
             sample_weight: what the records count, or None.
         """
-        return super().score(X, answers_of(y, self._read_fitted(X)), sample_weight)
+        return super().score(X, answers_of(y, self._read_fitted(X), X), sample_weight)
 
     def _encode(self, train: Examples, valid: Examples) -> tuple[Examples, Examples]:
         self.targets_ = TargetScale.fit(train.labels)

@@ -12,7 +12,8 @@ import xarray as xr
 from sklearn.utils.validation import check_consistent_length
 from torch.nn.functional import softplus
 
-from ctlssl.estimators.base import SeriesEstimator, answers_of, weighted_examples
+from ctlssl.estimators.answers import answers_of, in_order, weighted_examples
+from ctlssl.estimators.base import SeriesEstimator
 from ctlssl.examples import Examples
 from ctlssl.training.metrics import concordance
 
@@ -103,11 +104,11 @@ class LSSLSurvival(SeriesEstimator):
         if self.intervals < 1:
             raise ValueError(f"intervals is {self.intervals!r}; give a whole number from 1 on.")
         ds = self._read(X, reset=True, y=y)
-        times, events = _times_and_events(y, ds)
+        times, events = _times_and_events(y, ds, X)
         _warn_of_length(ds, times, events)
         labels = torch.from_numpy(np.stack([times, events], axis=1))  # (n, 2)
         examples = Examples(self._series(ds), np.asarray(ds["series"].values), labels=labels)
-        self._train(weighted_examples(examples, sample_weight), events.astype(np.int64))
+        self._train(weighted_examples(examples, in_order(sample_weight, ds, X)), events.astype(np.int64))
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -152,7 +153,7 @@ class LSSLSurvival(SeriesEstimator):
             y: times and events, as of `fit`.
         """
         ds = self._read_fitted(X)
-        times, events = _times_and_events(y, ds)
+        times, events = _times_and_events(y, ds, X)
         return concordance(times, events, self.predict(X))
 
     def _log_survival(self, X: Any) -> np.ndarray:
@@ -173,9 +174,9 @@ class LSSLSurvival(SeriesEstimator):
         return len(self.edges_) - 1
 
 
-def _times_and_events(y: Any, ds: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _times_and_events(y: Any, ds: xr.Dataset, X: Any) -> tuple[np.ndarray, np.ndarray]:
     """Times (n,) and whether the event happened, (n,) bool."""
-    answers = answers_of(list(y) if isinstance(y, tuple) else y, ds)
+    answers = answers_of(list(y) if isinstance(y, tuple) else y, ds, X)
     if answers.dtype.kind in "UO":
         raise ValueError(f"y is {y!r}: the records have no variables over series of these names; give (n, 2) numbers.")
     if answers.dtype.names is not None:

@@ -73,7 +73,7 @@ class RunFolder:
         Raises:
             ValueError: there is a run already and it is not to be resumed, or it has other settings.
         """
-        if not (self.path / "config.json").exists():
+        if not (self.path / "data.json").exists():  # what failed before it had read its data left nothing to keep
             self.write_json("config.json", settings.to_dict())
             return
         if not resume:

@@ -86,9 +86,9 @@ def _train(
     """Train and score in a folder that is held."""
     prepared = _prepared(settings, folder.path / "series")
     split = prepared.split
+    model = settings.build(split.problem)
     folder.write_json("data.json", dict(prepared.about))
     folder.write_tensors("data.safetensors", split.normalizer.tensors())
-    model = settings.build(split.problem)
     checkpoints = Checkpoints(folder.checkpoints, checkpoint_seconds)
     watch = _Watch(folder, model, progress)
     with _signals_to(checkpoints):
