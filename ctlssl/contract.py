@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from ctlssl.model_state import ModelState, check_like
 from ctlssl.series import TimeSeries
@@ -134,6 +135,11 @@ class Prediction:
     quantiles: Tensor | None = None
     state: ModelState | None = None
     penalty: Tensor | None = None
+
+    @property
+    def log_survival(self) -> Tensor:
+        """Of survival: log S_k = sum_{i <= k} log(1 - h_i), that the event comes after interval k, (B, K) float64."""
+        return -softplus(self.logits.double()).cumsum(dim=1)
 
 
 class Model(nn.Module, ABC):

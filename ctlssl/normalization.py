@@ -168,11 +168,14 @@ class Normalizer:
         found = 0 if static is None else static.shape[1]
         if found != len(self.static_mean):
             raise ValueError(f"the series have {found} static covariates, training had {len(self.static_mean)}.")
-        if static is not None:
-            mean, scale = self.static_mean.to(static.device), self.static_scale.to(static.device)
-            static = ((static.double() - mean) / scale).to(dtype)  # (B, S)
+        static = None if static is None else self.apply_static(static, dtype)  # (B, S)
         values = self.apply_values(series.values, observed, dtype)
         return type(series)(values, series.times, observed, series.lengths, static)
+
+    def apply_static(self, static: Tensor, dtype: torch.dtype) -> Tensor:
+        """Static covariates (B, S) by the mean and standard deviation of the training part."""
+        mean, scale = self.static_mean.to(static.device), self.static_scale.to(static.device)
+        return ((static.double() - mean) / scale).to(dtype)
 
     def apply_values(self, values: Tensor, observed: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Values (..., D) in normal scores; NaN where `observed` (..., D) is False.

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 import xarray as xr
 from sklearn.utils.validation import check_consistent_length
-from torch.nn.functional import softplus
 
 from ctlssl.estimators.answers import answers_of, in_order, weighted_examples
 from ctlssl.estimators.base import SeriesEstimator
@@ -158,8 +157,7 @@ class LSSLSurvival(SeriesEstimator):
 
     def _log_survival(self, X: Any) -> np.ndarray:
         """The logarithm of the survival curve at the edges, (n, K + 1)."""
-        logits = self._answer(self._read_fitted(X)).logits.double()  # (n, K)
-        return np.pad(-softplus(logits).cumsum(dim=1).numpy(), ((0, 0), (1, 0)))
+        return np.pad(self._answer(self._read_fitted(X)).log_survival.numpy(), ((0, 0), (1, 0)))
 
     def _encode(self, train: Examples, valid: Examples) -> tuple[Examples, Examples]:
         times, events = train.labels.numpy().T

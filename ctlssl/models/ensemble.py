@@ -8,7 +8,6 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from ctlssl.contract import Model, Prediction
 from ctlssl.model_state import ModelState, Pooled, Summed
@@ -70,7 +69,8 @@ class Ensemble(Model):
         kept = [answer.state for answer in answers]
         together = None if any(held is None for held in kept) else _together(kept)
         if self.problem.kind == "survival":
-            return Prediction(logits=_mixed_hazards([answer.logits for answer in answers]), state=together)
+            logits = _mixed_hazards([answer.log_survival for answer in answers])  # (B, K)
+            return Prediction(logits=logits.to(answers[0].logits.dtype), state=together)
         if self.problem.answers_logits:
             shares = torch.stack([answer.logits.log_softmax(dim=-1) for answer in answers])  # (M, B, K) or (M, B, Q, K)
             logits = shares.logsumexp(dim=0)
@@ -106,10 +106,9 @@ class Ensemble(Model):
         return [ModelState(state.seen, *parts) for parts in zip(layers, pooled, summed, strict=True)]
 
 
-def _mixed_hazards(logits: Sequence[Tensor]) -> Tensor:
-    """Logits of the hazards (B, K) of the mean of the survival curves that those of the members give."""
-    curves = -softplus(torch.stack(list(logits))).cumsum(dim=-1)  # (M, B, K): log S
-    mean = curves.logsumexp(dim=0) - math.log(len(logits))  # (B, K)
+def _mixed_hazards(curves: Sequence[Tensor]) -> Tensor:
+    """Logits of the hazards (B, K) of the mean of the members' survival curves, whose logarithms (B, K) are given."""
+    mean = torch.stack(list(curves)).logsumexp(dim=0) - math.log(len(curves))  # (B, K)
     steps = -mean.diff(dim=-1, prepend=torch.zeros_like(mean[:, :1]))  # -log(1 - h)
     return torch.log(torch.expm1(steps.clamp(min=torch.finfo(steps.dtype).tiny)))
 

@@ -95,9 +95,7 @@ class _Plan:
         index = self.index[k]
         lengths = self.lengths[index]
         rows, D = int(lengths.sum()), len(normalizer.counts)
-        static = self.static
-        if static is not None:
-            static = ((static[index].double() - normalizer.static_mean) / normalizer.static_scale).float()
+        static = None if self.static is None else normalizer.apply_static(self.static[index], torch.float32)
         series = PackedSeries.of_sound_parts(
             values=_mapped(folder / f"{_PARTS[k]}.values", torch.float32, (rows, D)),
             times=_mapped(folder / f"{_PARTS[k]}.times", torch.float64, (rows,)),

@@ -134,8 +134,7 @@ class LiveRun:
             float(word(given[flags[name][0]]) == flags[name][1]) if name in flags else _number(given[name], name)
             for name in names
         ]
-        normalizer = self.run.normalizer
-        return ((torch.tensor([row], dtype=torch.float64) - normalizer.static_mean) / normalizer.static_scale).float()
+        return self.run.normalizer.apply_static(torch.tensor([row], dtype=torch.float64), torch.float32)
 
     def _values(self, given: Any) -> tuple[Tensor, Tensor]:
         """Values (1, D) in normal scores, and which of them were observed."""
@@ -161,8 +160,7 @@ class LiveRun:
             return {"labels": [{"time": at, **part} for at, part in zip(times, named, strict=True)]}
         found = stream.predict()
         if kind == "survival":
-            curve = torch.exp(-torch.nn.functional.softplus(found.logits.double()).cumsum(1))[0]  # (K,)
-            return dict(zip(run.answers, curve.tolist(), strict=True))
+            return dict(zip(run.answers, found.log_survival.exp()[0].tolist(), strict=True))
         if kind == "classification":
             return dict(zip(run.answers, torch.softmax(found.logits.double(), 1)[0].tolist(), strict=True))
         found = found if run.targets is None else run.targets.inverse(found)

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from ctlssl.contract import Model, Prediction, Problem
 from ctlssl.normalization import Normalizer
@@ -108,7 +107,7 @@ class TrainedRun:
         if self.model.problem.kind == "classification":
             columns = torch.softmax(found.logits.double(), 1)  # (B, K)
         elif self.model.problem.kind == "survival":
-            columns = torch.exp(-softplus(found.logits.double()).cumsum(1))  # (B, K)
+            columns = found.log_survival.exp()  # (B, K)
         elif self.model.problem.kind == "regression":
             columns = found.mean  # (B, T)
         else:
