@@ -6,6 +6,7 @@ landmark, a time at which all its series are still running, and shows nothing af
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +22,21 @@ from ctlssl.questions import TASKS, Task
 from ctlssl.series import TimeSeries
 from ctlssl.splitting import deal
 
-__all__ = ["TASKS", "Examples", "Normalizer", "Split", "Task", "clock_of", "in_scores", "median_gap", "prepare"]
+__all__ = [
+    "TASKS",
+    "Examples",
+    "Normalizer",
+    "Split",
+    "Task",
+    "clock_of",
+    "in_scores",
+    "median_gap",
+    "prepare",
+    "warn_of_another_unit",
+]
+
+_ENOUGH_ROWS = 20  # for a median to say anything
+_ANOTHER_UNIT = 20.0  # days are 24 hours
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +124,24 @@ def median_gap(series: TimeSeries | PackedSeries) -> float:
         gaps = series.gaps(first=0.0)  # (B, L)
     gaps = gaps[gaps > 0]
     return float(np.median(gaps.numpy())) if len(gaps) else 1.0
+
+
+def warn_of_another_unit(series: TimeSeries | PackedSeries, problem: Problem) -> None:
+    """Warn where gaps are so much longer or shorter than those of the training that times may be in another unit.
+
+    Args:
+        series: records that a trained model is asked about.
+        problem: of the model, whose `time_scale` is the median gap of its training.
+    """
+    if int(series.lengths.sum()) < _ENOUGH_ROWS or int(series.lengths.max()) < 2:
+        return
+    gap = median_gap(series)
+    if not 1 / _ANOTHER_UNIT < gap / problem.time_scale < _ANOTHER_UNIT:
+        warnings.warn(
+            f"the median gap of these records is {gap:g}, that of the training was {problem.time_scale:g}: if their "
+            "times are in another unit, convert them.",
+            stacklevel=3,
+        )
 
 
 def _longest_span(series: TimeSeries | PackedSeries) -> float:

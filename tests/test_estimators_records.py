@@ -160,3 +160,12 @@ def test_answers_of_records_without_names_are_taken_by_position():
     y = pd.Series(grid[:, -1, 0]).sample(frac=1.0, random_state=0)
     one, two = (ctlssl.LSSLRegressor(**QUICK).fit(grid, answers) for answers in (y, y.values))
     np.testing.assert_array_equal(one.predict(grid), two.predict(grid))
+
+
+def test_times_in_another_unit_are_told_of(recwarn):
+    ds = records()
+    clf = ctlssl.LSSLClassifier(**QUICK).fit(ds, "ill")
+    clf.predict(ds)
+    assert not [one for one in recwarn if "another unit" in str(one.message)]
+    with pytest.warns(UserWarning, match="if their times are in another unit, convert them"):
+        clf.predict(ds.assign_coords(time=ds["time"] * 60.0))

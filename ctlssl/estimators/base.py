@@ -24,7 +24,7 @@ from ctlssl.normalization import Normalizer
 from ctlssl.schema import channels, select_rows, static, to_series
 from ctlssl.series import TimeSeries
 from ctlssl.tables import from_arrays
-from ctlssl.tasks import clock_of, in_scores
+from ctlssl.tasks import clock_of, in_scores, warn_of_another_unit
 from ctlssl.training import Training, fit, predict
 
 __all__ = ["SeriesEstimator"]
@@ -203,7 +203,9 @@ class SeriesEstimator(BaseEstimator, ABC):
 
     def _answer(self, ds: xr.Dataset, query_times: Tensor | None = None) -> Prediction:
         """What the model says of records that were read."""
-        series = self.normalizer_.apply(self._series(ds), torch.float32)
+        raw = self._series(ds)
+        warn_of_another_unit(raw, self.problem_)
+        series = self.normalizer_.apply(raw, torch.float32)
         return predict(self.model_, Examples(series, np.asarray(ds["series"].values), query_times=query_times))
 
 

@@ -22,7 +22,7 @@ from ctlssl.runs.table_task import TableTask
 from ctlssl.schema import channels, check_dataset, select_rows, to_packed, to_series
 from ctlssl.series import TimeSeries
 from ctlssl.target_scale import TargetScale
-from ctlssl.tasks import TASKS, Examples, Task, in_scores
+from ctlssl.tasks import TASKS, Examples, Task, in_scores, warn_of_another_unit
 from ctlssl.training import predict, score
 
 __all__ = ["TrainedRun", "open_run"]
@@ -95,6 +95,7 @@ class TrainedRun:
         ds = self.aligned(ds, missing)
         ds = ds if self.landmark is None else select_rows(ds, ds["time"].values <= self.landmark)
         raw = to_series(ds, self.variables, self._as_they_are(ds), torch.float64)
+        warn_of_another_unit(raw, self.model.problem)
         made = self._made
         raw = raw if made is None else replace(raw, static=made(ds).double())
         ids, queries = np.asarray(ds["series"].values), self._queries(raw, at)
