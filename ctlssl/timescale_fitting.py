@@ -41,6 +41,11 @@ class TimeScale:
 
     A loss is the mean over the targets of a series; their sum, as a likelihood weighs it against the spread of the
     rates, where each series has a rate of its own.
+
+    Example:
+        >>> found = TimeScale(2.0, 2.0, (1.4, 2.8), np.array([1.0, 2.0]), np.array([0.9, 0.4]), before=0.9, after=0.4)
+        >>> found.interval[0] < found.rate < found.interval[1]
+        True
     """
 
     rate: float | Tensor
@@ -133,6 +138,18 @@ def fit_step_sizes(
 
     Raises:
         ValueError: a model without step sizes.
+
+    References:
+        Gu et al. (2021), LSSL, arXiv:2110.13985, for step sizes that are learned.
+
+    Example:
+        >>> from ctlssl import LSSLModel, prepare
+        >>> split = prepare("spirals/direction")
+        >>> model = LSSLModel(split.problem, width=4)
+        >>> before = {name: weight.clone() for name, weight in model.named_parameters()}
+        >>> _ = fit_step_sizes(model, split.valid.select(range(8)), training=Training(epochs=1))
+        >>> [name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])]
+        ['blocks.0.layer.log_step']
     """
     steps = step_sizes(model)
     if not steps:
