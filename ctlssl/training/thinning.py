@@ -1,4 +1,4 @@
-"""Batches of which some rows are left out: series as they might have been sampled, which a model with a clock can read."""
+"""Batches of which some rows are left out: series as they might have been sampled, which a clock can read."""
 
 from __future__ import annotations
 
