@@ -19,7 +19,6 @@ RECIPES = (
             "input_gate": True,
             "dropout": 0.0,
             "features": 16,
-            "pixel_dropout": 0.2,
             "scales": False,
         },
         training={
@@ -30,12 +29,12 @@ RECIPES = (
             "patience": 40,
             "schedule": "cosine",
             "average": 0.98,
-            "thin": 0.5,
+            "thin": 0.3,
         },
         seeds=3,
         ablation={
             "likelihood, not squares": {"options": {"scales": True}},
-            "pixels kept": {"options": {"pixel_dropout": 0.0}},
+            "pixels left out": {"options": {"pixel_dropout": 0.2}},
             "rows kept": {"training": {"thin": 0.0}},
             "one block of modes": {"options": {"blocks": 1}},
             "no input gate": {"options": {"input_gate": False}},
