@@ -26,9 +26,11 @@ class ImageModel(Model):
 
     Each image becomes `features` numbers, in place of its pixels:
 
-        features = linear(ReLU(conv3(ReLU(conv5(image)))))
+        h = ReLU(norm(conv3(ReLU(norm(conv5(image))))))          features = linear(ReLU(norm(linear(h))))
 
-    with a stride of 2 in both convolutions; the model behind them reads these and the other channels. An image is
+    with a stride of 2 in both convolutions and four times as many hidden numbers as features. What a layer says of an
+    image is normalised over all that it says of it, so that a faint picture counts as a bright one does. The model
+    behind them reads these and the other channels. An image is
     there where any of its pixels is; a pixel that is not counts as 0. Images are read and never forecast: a forecast
     of a pixel is 0 with scale 1, or quantiles of 0, whatever is asked.
 
@@ -39,6 +41,7 @@ class ImageModel(Model):
         image: height and width in pixels.
         features: of an image.
         filters: of both convolutions.
+        norm: False: nothing is normalised.
         pixel_dropout: share of the pixels that are taken as not there, while training; the others are scaled up for it.
         scales: False: a forecast has no scale, and training minimises its squared error alone.
         options: of the model behind, as its class names them.
@@ -66,6 +69,7 @@ class ImageModel(Model):
         image: Sequence[int] = (24, 24),
         features: int = 32,
         filters: int = 12,
+        norm: bool = True,
         pixel_dropout: float = 0.0,
         scales: bool = True,
         **options: Any,
@@ -81,7 +85,7 @@ class ImageModel(Model):
         forecasts = problem.kind == "forecasting"
         outputs = features + others if forecasts else problem.outputs
         self.dropout = nn.Dropout(pixel_dropout)
-        self.encoder = _convolutions(self.image, filters, features)
+        self.encoder = _convolutions(self.image, filters, features, norm)
         self.inner = known[of](replace(problem, channels=features + others, outputs=outputs), width=width, **options)
 
     def forward(
@@ -127,15 +131,25 @@ class ImageModel(Model):
         )
 
 
-def _convolutions(image: tuple[int, int], filters: int, features: int) -> nn.Sequential:
+def _convolutions(image: tuple[int, int], filters: int, features: int, norm: bool) -> nn.Sequential:
     left = prod((side + 3) // 4 for side in image)  # pixels that two strides of 2 leave
+    hidden = 4 * features
+
+    def normalised(channels: int) -> nn.Module:
+        return nn.GroupNorm(1, channels) if norm else nn.Identity()
+
     return nn.Sequential(
         nn.Conv2d(1, filters, kernel_size=5, stride=2, padding=2),
+        normalised(filters),
         nn.ReLU(),
         nn.Conv2d(filters, filters, kernel_size=3, stride=2, padding=1),
+        normalised(filters),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(filters * left, features),
+        nn.Linear(filters * left, hidden),
+        normalised(hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, features),
     )
 
 

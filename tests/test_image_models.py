@@ -36,33 +36,52 @@ def build(of="lssl", kind="forecasting", **options):
     return ImageModel(problem(kind), width=8, of=of, image=(SIDE, SIDE), features=5, filters=3, **options).eval()
 
 
-def convolution(images, weight, bias, padding):
-    """A convolution with stride 2, by loops."""
-    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
-    out = np.zeros((len(images), len(weight), SIDE // 2, SIDE // 2))[
-        ..., : images.shape[2] // 2, : images.shape[3] // 2
-    ]
+def convolution(images, layer, norm):
+    """ReLU of a convolution with stride 2, by loops."""
+    weight, bias = (part.detach().numpy() for part in (layer.weight, layer.bias))
     reach = weight.shape[2]
-    for i in range(out.shape[2]):
-        for j in range(out.shape[3]):
+    padding = reach // 2
+    padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    rows, columns = (images.shape[2] + 1) // 2, (images.shape[3] + 1) // 2
+    out = np.zeros((len(images), len(weight), rows, columns))
+    for i in range(rows):
+        for j in range(columns):
             window = padded[:, :, 2 * i : 2 * i + reach, 2 * j : 2 * j + reach]
             out[:, :, i, j] = np.einsum("ncij,fcij->nf", window, weight) + bias
-    return np.maximum(out, 0)
+    return np.maximum(normalised(out, norm), 0)
 
 
-def test_the_features_of_an_image():
+def linear(inputs, layer):
+    return inputs @ layer.weight.detach().numpy().T + layer.bias.detach().numpy()
+
+
+def normalised(out, norm):
+    """Mean 0 and spread 1 over all that is said of each image, then the factor and the shift of each channel."""
+    if isinstance(norm, torch.nn.Identity):
+        return out
+    flat = out.reshape(len(out), -1)
+    flat = (flat - flat.mean(1, keepdims=True)) / np.sqrt(flat.var(1, keepdims=True) + norm.eps)
+    shape = (1, -1) + (1,) * (out.ndim - 2)
+    weight, bias = (part.detach().numpy().reshape(shape) for part in (norm.weight, norm.bias))
+    return flat.reshape(out.shape) * weight + bias
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_the_features_of_an_image(norm):
     """Against loops in numpy, with what was not observed at 0; rows without an image have no features."""
-    model, (series, _) = build().double(), batch()
+    model, (series, _) = build(norm=norm).double(), batch()
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4))
     series = series.to(dtype=torch.float64)
     encoded = model._encoded(series)
-    first, _, second, _, _, last = model.encoder
+    first, first_norm, _, second, second_norm, _, _, third, third_norm, _, last = model.encoder
     shown = np.where(series.observed[..., :PIXELS], series.values[..., :PIXELS], 0).reshape(-1, 1, SIDE, SIDE)
-    hidden = convolution(shown, *(part.detach().numpy() for part in (first.weight, first.bias)), padding=2)
-    hidden = convolution(hidden, *(part.detach().numpy() for part in (second.weight, second.bias)), padding=1)
-    wanted = hidden.reshape(len(shown), -1) @ last.weight.detach().numpy().T + last.bias.detach().numpy()
-    wanted = wanted.reshape(3, 6, 5)
+    hidden = convolution(convolution(shown, first, first_norm), second, second_norm).reshape(len(shown), -1)
+    hidden = np.maximum(normalised(linear(hidden, third), third_norm), 0)
+    wanted = linear(hidden, last).reshape(3, 6, 5)
     seen = (series.observed[..., :PIXELS].any(-1) & series.in_length).numpy()
-    np.testing.assert_allclose(encoded.values[..., :5].detach().numpy()[seen], wanted[seen], rtol=1e-12)
+    np.testing.assert_allclose(encoded.values[..., :5].detach().numpy()[seen], wanted[seen], rtol=1e-10)
     assert torch.equal(encoded.observed[..., :5].any(-1), torch.from_numpy(seen))
     assert torch.equal(encoded.values[..., 5:], series.values[..., PIXELS:])
 

@@ -11,7 +11,7 @@ from ctlssl.models import MODELS, LayerModel, LSSLModel
 from ctlssl.models.stack import step_range_of
 from ctlssl.series import TimeSeries
 from ctlssl.training import chunks
-from tests.members import MEMBERS, answer, batch, close, gradients
+from tests.members import MEMBERS, PROBLEMS, answer, batch, close, gradients
 
 
 def one_row_at_a_time(model, encoded):
@@ -20,6 +20,9 @@ def one_row_at_a_time(model, encoded):
     for block in model.blocks:
         state, seen = block.layer.initial_state(1), []
         inputs = block.norm(hidden)
+        if block.input_gate is not None:
+            weight, bias = block.input_gate.weight, block.input_gate.bias
+            inputs = inputs / (1 + torch.exp(-(inputs @ weight.T + bias)))
         for k in range(hidden.shape[1]):
             gap = encoded.gaps[:, k] * encoded.rate
             if rows.is_query[0, k]:
@@ -32,8 +35,10 @@ def one_row_at_a_time(model, encoded):
 
 
 @pytest.mark.parametrize("kind", ["classification", "forecasting"])
-def test_forward_is_step_and_peek(kind):
-    model = MEMBERS["lssl"].model(kind, torch.float64)
+@pytest.mark.parametrize("gate", [False, True])
+def test_forward_is_step_and_peek(kind, gate):
+    torch.manual_seed(0)
+    model = LSSLModel(PROBLEMS[kind], width=8, layers=2, input_gate=gate).double().eval()
     series, asked = batch(lengths=(7, 4), dtype=torch.float64)
     together = answer(model(series, asked, rate=1.5))
     for b in range(2):

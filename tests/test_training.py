@@ -259,7 +259,7 @@ class TestErrors:
         "name, value",
         [
             *{"epochs": 0, "batch_size": 2.5, "learning_rate": 0.0, "clip": math.nan, "patience": True}.items(),
-            *{"seed": -1, "average": 1.0, "schedule": "linear"}.items(),
+            *{"seed": -1, "average": 1.0, "thin": 1.0, "schedule": "linear"}.items(),
         ],
     )
     def test_settings(self, name, value):

@@ -48,6 +48,7 @@ class LSSLModel(Stack):
         pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
         span_pieces: into which the time from first to last observation is cut for the head, see `Stack`; 0 none.
         blocks: in which a diagonal A starts, as in `LSSL`.
+        input_gate: each layer reads u * sigmoid(linear(u)) in place of u, see `Stack`.
 
     References:
         Gu et al. (2021), Combining Recurrent, Convolutional, and Continuous-time Models with Linear State-Space
@@ -85,6 +86,7 @@ class LSSLModel(Stack):
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
         span_pieces: int = 0,
+        input_gate: bool = False,
     ) -> None:
         make = partial(
             LSSL,
@@ -99,7 +101,7 @@ class LSSLModel(Stack):
             step_size=step_size,
             blocks=blocks,
         )
-        reading = summaries, channel_dropout, carried, pooling, pieces, span_pieces
+        reading = summaries, channel_dropout, carried, pooling, pieces, span_pieces, input_gate
         super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)
 
     def timescales(self) -> xarray.Dataset:

@@ -63,6 +63,7 @@ class Stack(Model, ABC):
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
         span_pieces: int = 0,
+        input_gate: bool = False,
     ) -> None:
         super().__init__(problem)
         if isinstance(span_pieces, bool) or not isinstance(span_pieces, int) or span_pieces < 0:
@@ -75,7 +76,7 @@ class Stack(Model, ABC):
         self.pooling = tuple(pooling)
         self.bidirectional = bidirectional
         self.encoder = Encoder(problem, width, carried, channel_dropout, pieces)
-        self.blocks = nn.ModuleList(_Block(make, width, bidirectional, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(_Block(make, width, bidirectional, dropout, input_gate) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         told = replace(problem, static=problem.static + span_pieces)
         self.head = head(told, width, dropout)
@@ -137,20 +138,28 @@ class Stack(Model, ABC):
 
 
 class _Block(nn.Module):
-    """h + dropout(mix(GELU(layer(norm(h))))), where the layer may be a sum of two that read from the two ends."""
+    """h + dropout(mix(GELU(layer(norm(h))))), where the layer may be a sum of two that read from the two ends.
 
-    def __init__(self, make: Callable[[], nn.Module], width: int, bidirectional: bool, dropout: float) -> None:
+    With an input gate the layer reads u * sigmoid(linear(u)), u = norm(h).
+    """
+
+    def __init__(
+        self, make: Callable[[], nn.Module], width: int, bidirectional: bool, dropout: float, input_gate: bool
+    ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.layer = make()
         self.backward_layer = make() if bidirectional else None
         self.mix = nn.Sequential(nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 2 * width), nn.GLU(dim=-1))
         self.dropout = nn.Dropout(dropout)
+        self.input_gate = nn.Linear(width, width) if input_gate else None
 
     def forward(
         self, hidden: Tensor, encoded: Encoded, state: State | None, behind: Backward | None
     ) -> tuple[Tensor, State]:
         rows, u = encoded.rows, self.norm(hidden)  # (B, R, W)
+        if self.input_gate is not None:
+            u = self._gated(u) if self.training else rows.apart(self._gated, u)
         clock = {"lengths": rows.lengths, "rate": encoded.rate}
         y, state = self.layer(u, encoded.gaps, state=state, is_query=rows.is_query, **clock)  # (B, R, W)
         if behind is not None:
@@ -158,6 +167,9 @@ class _Block(nn.Module):
             y = y + take(turned, behind.place)
         mixed = self.mix(y) if self.training else rows.apart(self.mix, y)
         return hidden + self.dropout(mixed), state
+
+    def _gated(self, u: Tensor) -> Tensor:
+        return u * torch.sigmoid(self.input_gate(u))
 
 
 def step_range_of(problem: Problem) -> tuple[float, float]:

@@ -40,6 +40,8 @@ class Training:
         schedule: of the learning rate, "constant" or "cosine", which falls to 0 at the last epoch.
         average: decay of a running mean of the weights over the steps, which is then what is validated and kept; 0 for
             none. See `ctlssl.training.averaging.WeightAverage`.
+        thin: largest share of the rows of a series that a batch leaves out, drawn anew for each series in each batch;
+            0 for none. See `ctlssl.training.thinning.thinned`.
 
     Raises:
         ValueError: a number that cannot be, by name.
@@ -61,6 +63,7 @@ class Training:
     chunk_gradient: str = "full"
     schedule: str = "constant"
     average: float = 0.0
+    thin: float = 0.0
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "patience": 1, "seed": 0}
@@ -75,9 +78,11 @@ class Training:
             number = isinstance(value, int | float) and math.isfinite(value)
             if not number or value < 0 or (value == 0 and not zero):
                 raise ValueError(f"{name} is {value!r}; it must be a finite number {'>=' if zero else '>'} 0.")
-        number = isinstance(self.average, int | float) and not isinstance(self.average, bool)
-        if not number or not 0 <= self.average < 1:
-            raise ValueError(f"average is {self.average!r}; it must be a number from 0 to below 1.")
+        for name in ("average", "thin"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a number from 0 to below 1.")
         for name, known in {"chunk_gradient": GRADIENTS, "schedule": SCHEDULES}.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it is one of {', '.join(known)}.")

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from ctlssl.training.chunks import Pieces, backward_in_chunks, terms_in_chunks
 from ctlssl.training.losses import Terms, loss_of, mean_loss
 from ctlssl.training.optimization import SCHEDULES, Training, parameter_groups
 from ctlssl.training.processes import own_rows, present
+from ctlssl.training.thinning import thinned
 
 __all__ = ["Batches", "History", "Measure", "Run"]
 
@@ -164,6 +166,8 @@ class Run:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * SCHEDULES[self.training.schedule](done)
         self.optimizer.zero_grad(set_to_none=True)
+        # by the number of the step and not from a state, so that it is the same in a fit that goes on
+        batch = thinned(batch, self.training.thin, np.random.default_rng([self.training.seed, self.past.updates]))
         with own_rows(batch, self.processes) as own:
             terms = self.learn(own, where)
         total, count = self.together(terms)
