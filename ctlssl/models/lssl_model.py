@@ -47,6 +47,7 @@ class LSSLModel(Stack):
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
         pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
         span_pieces: into which the time from first to last observation is cut for the head, see `Stack`; 0 none.
+        fading: time constant, in horizons, of what the summaries tell of late changes, see `ChannelSummaries`; 0 none.
         blocks: in which a diagonal A starts, as in `LSSL`.
 
     References:
@@ -85,6 +86,7 @@ class LSSLModel(Stack):
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
         span_pieces: int = 0,
+        fading: float = 0.0,
     ) -> None:
         make = partial(
             LSSL,
@@ -99,7 +101,7 @@ class LSSLModel(Stack):
             step_size=step_size,
             blocks=blocks,
         )
-        reading = summaries, channel_dropout, carried, pooling, pieces, span_pieces
+        reading = summaries, channel_dropout, carried, pooling, pieces, span_pieces, fading
         super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)
 
     def timescales(self) -> xarray.Dataset:

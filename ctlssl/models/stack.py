@@ -47,6 +47,7 @@ class Stack(Model, ABC):
         span_pieces: into which the time from the first to the last observation, up to a horizon, is cut for the head,
             which can then tell any length from any other; 0: the head reads it of the features alone. Not where
             queries are asked.
+        fading: time constant, in horizons, of what the summaries tell of late changes, see `ChannelSummaries`; 0 none.
     """
 
     def __init__(
@@ -63,8 +64,11 @@ class Stack(Model, ABC):
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
         span_pieces: int = 0,
+        fading: float = 0.0,
     ) -> None:
         super().__init__(problem)
+        if fading and not summaries:
+            raise ValueError(f"fading is {fading!r}, of the summaries: use it with summaries=True")
         if isinstance(span_pieces, bool) or not isinstance(span_pieces, int) or span_pieces < 0:
             raise ValueError(f"span_pieces is {span_pieces!r}; it is a whole number from 0 on")
         if span_pieces and problem.kind == "forecasting":
@@ -79,7 +83,7 @@ class Stack(Model, ABC):
         self.norm = nn.LayerNorm(width)
         told = replace(problem, static=problem.static + span_pieces)
         self.head = head(told, width, dropout)
-        self.readout = SummaryReadout(told, width, dropout) if summaries else None
+        self.readout = SummaryReadout(told, width, dropout, fading) if summaries else None
 
     def forward(
         self,
