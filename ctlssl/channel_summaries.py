@@ -123,24 +123,38 @@ class ChannelSummaries(nn.Module):
         dtype = summed.most.dtype
         known, n = summed.count > 0, summed.count.clamp(min=1)  # (B, S, D)
         mean = summed.total / n  # (B, S, D)
-        spread = _root(summed.square / n[:, 0] - mean[:, 0].square())  # (B, D)
+        spread = _spread(summed)  # (B, D)
         ever = known[:, 0]  # (B, D)
         scored = [(mean, known), (summed.least, known), (summed.most, known), (seen.values, ever)]
         parts = [_encoded(value.to(dtype), *_SCORES, there) for value, there in scored]
         parts.append(_encoded(spread.to(dtype), *_SPREADS, ever))
         parts.append(_encoded(summed.count.log1p().to(dtype), *_COUNTS, torch.ones_like(known)))
-        parts += self._lately(summed, seen, ever) if self.fading else []
+        late = zip(self._lately(summed, seen), (_CHANGES, _LATE_SPREADS), strict=True) if self.fading else ()
+        parts += [_encoded(value.to(dtype), *ends, ever) for value, ends in late]
         return torch.cat([*parts, known.flatten(1).to(dtype)], dim=1)  # (B, F)
 
-    def _lately(self, summed: Summed, seen: Seen, ever: Tensor) -> list[Tensor]:
-        """How far the last value is from the fading mean, and the fading spread, 2 x (B, 6 D)."""
-        dtype, (weight, total, square) = summed.most.dtype, summed.late.unbind(dim=1)  # 3 x (B, D)
+    def statistics(self, summed: Summed, seen: Seen) -> Tensor:
+        """The mean, least, greatest and last value of each channel and its spread, and what fades, as numbers.
+
+        Args:
+            summed: up to now.
+            seen: what was observed up to now.
+
+        Returns:
+            (B, 5 D), or (B, 7 D) with a time constant; 0 of a channel that was never observed.
+        """
+        mean = summed.total[:, 0] / summed.count[:, 0].clamp(min=1)  # (B, D)
+        values = [mean, summed.least[:, 0], summed.most[:, 0], seen.values, _spread(summed)]
+        values += self._lately(summed, seen) if self.fading else []
+        return torch.cat([value.to(summed.most.dtype) for value in values], dim=1)  # (B, 7 D)
+
+    def _lately(self, summed: Summed, seen: Seen) -> list[Tensor]:
+        """How far the last value is from the fading mean, and the fading spread, 2 x (B, D)."""
+        weight, total, square = summed.late.unbind(dim=1)  # 3 x (B, D)
         there = weight > 0  # what faded beyond the range of numbers has changed by nothing since
         weight = torch.where(there, weight, 1.0)
         mean = total / weight  # (B, D)
-        change = torch.where(there, seen.values - mean, 0.0)
-        spread = _root(square / weight - mean.square())
-        return [_encoded(change.to(dtype), *_CHANGES, ever), _encoded(spread.to(dtype), *_LATE_SPREADS, ever)]
+        return [torch.where(there, seen.values - mean, 0.0), _root(square / weight - mean.square())]
 
 
 class SummaryReadout(nn.Module):
@@ -191,6 +205,12 @@ class SummaryReadout(nn.Module):
         if prediction.quantiles is not None:
             prediction = replace(prediction, quantiles=prediction.quantiles + more.unsqueeze(-1))
         return replace(prediction, mean=prediction.mean + more)
+
+
+def _spread(summed: Summed) -> Tensor:
+    """The standard deviation of each channel over the whole series, (B, D)."""
+    n = summed.count[:, 0].clamp(min=1)  # (B, D)
+    return _root(summed.square / n - (summed.total[:, 0] / n).square())
 
 
 def _root(variance: Tensor) -> Tensor:
