@@ -80,6 +80,39 @@ def test_the_features_are_those_of_numpy(seed, fading):
         assert found[b].tolist() == pytest.approx(features_by_hand(series, b, fading), abs=1e-7)
 
 
+@pytest.mark.parametrize("fading", [0.0, 0.2])
+def test_the_statistics_are_those_of_numpy(fading):
+    series, _ = batch(lengths=(9, 1, 4, 0, 6), dtype=torch.float64)
+    summaries = ChannelSummaries(PROBLEM, fading)
+    encoded = Encoder(PROBLEM, 4).double().eval()(series, None, 1.0)
+    found = summaries.statistics(summaries.gather(encoded), encoded.seen)  # (B, 7 D)
+    for b in range(5):
+        n = int(series.lengths[b])
+        times, values = series.times[b, :n].numpy(), series.values[b, :n].numpy()
+        seen = series.observed[b, :n].numpy()
+        rows = []
+        for d in range(series.channels):
+            own, at = values[seen[:, d], d], times[seen[:, d]]
+            numbers = [own.mean(), own.min(), own.max(), own[-1], own.std()] if len(own) else [0.0] * 5
+            late = late_by_hand(at, own, times[seen.any(axis=1)][-1], fading or 1.0) if len(own) else (0.0, 0.0)
+            rows.append(numbers + (list(late) if fading else []))
+        assert found[b].tolist() == pytest.approx(np.array(rows).T.ravel().tolist(), abs=1e-7)
+
+
+def test_the_head_reads_the_statistics():
+    torch.manual_seed(0)
+    series, _ = batch(dtype=torch.float64)
+    problem = PROBLEMS["classification"]
+    model = LSSLModel(problem, width=6, summaries=True, fading=0.2, statistics=True).double().eval()
+    encoded = model.encoder(series, None, 1.0)
+    numbers = model.readout.summaries.statistics(model.readout.summaries.gather(encoded), encoded.seen)
+    seen = []
+    model.head.body.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    model(series)
+    told = torch.cat([series.static, numbers], dim=1)  # (B, S + 7 D)
+    assert torch.equal(seen[0][:, -told.shape[1] :], told)
+
+
 def test_what_faded_beyond_the_range_of_numbers_has_not_changed():
     times = torch.tensor([[0.0, 1.0, 1e9]], dtype=torch.float64)
     values = torch.tensor([[[1.0, 1.0], [2.0, 2.0], [0.0, 5.0]]])
@@ -104,7 +137,7 @@ def test_a_piecewise_linear_map_of_the_encoding_is_interpolation():
     "build",
     [
         LSSLModel,
-        lambda *a, **k: LSSLModel(*a, fading=0.2, **k),
+        lambda *a, **k: LSSLModel(*a, fading=0.2, statistics=True, **k),
         lambda *a, **k: LayerModel(*a, layer="signed", fading=0.2, **k),
     ],
 )
@@ -165,5 +198,6 @@ def test_a_time_constant_that_is_none():
     for fading in (-0.1, np.inf, np.nan, True, "slow"):
         with pytest.raises(ValueError, match="fading is .*; it is a time constant in horizons, or 0"):
             ChannelSummaries(PROBLEM, fading)
-    with pytest.raises(ValueError, match="use it with summaries=True"):
-        LSSLModel(PROBLEM, fading=0.1)
+    for option in ({"fading": 0.1}, {"statistics": True}):
+        with pytest.raises(ValueError, match="use them with summaries=True"):
+            LSSLModel(PROBLEM, **option)
