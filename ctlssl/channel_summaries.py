@@ -136,6 +136,8 @@ class ChannelSummaries(nn.Module):
     def statistics(self, summed: Summed, seen: Seen) -> Tensor:
         """The mean, least, greatest and last value of each channel and its spread, and what fades, as numbers.
 
+        Each is cut to the range in which it is encoded, which becomes -3 to 3.
+
         Args:
             summed: up to now.
             seen: what was observed up to now.
@@ -143,10 +145,13 @@ class ChannelSummaries(nn.Module):
         Returns:
             (B, 5 D), or (B, 7 D) with a time constant; 0 of a channel that was never observed.
         """
+        ever = summed.count[:, 0] > 0  # (B, D)
         mean = summed.total[:, 0] / summed.count[:, 0].clamp(min=1)  # (B, D)
-        values = [mean, summed.least[:, 0], summed.most[:, 0], seen.values, _spread(summed)]
-        values += self._lately(summed, seen) if self.fading else []
-        return torch.cat([value.to(summed.most.dtype) for value in values], dim=1)  # (B, 7 D)
+        found = [(value, _SCORES) for value in (mean, summed.least[:, 0], summed.most[:, 0], seen.values)]
+        found.append((_spread(summed), _SPREADS))
+        found += zip(self._lately(summed, seen), (_CHANGES, _LATE_SPREADS), strict=True) if self.fading else []
+        numbers = [((value - least) * (6.0 / (most - least))).clamp(0.0, 6.0) - 3.0 for value, (least, most) in found]
+        return torch.cat([torch.where(ever, number, 0.0).to(summed.most.dtype) for number in numbers], dim=1)
 
     def _lately(self, summed: Summed, seen: Seen) -> list[Tensor]:
         """How far the last value is from the fading mean, and the fading spread, 2 x (B, D)."""
