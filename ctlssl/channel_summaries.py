@@ -136,7 +136,7 @@ class ChannelSummaries(nn.Module):
     def statistics(self, summed: Summed, seen: Seen) -> Tensor:
         """The mean, least, greatest and last value of each channel and its spread, and what fades, as numbers.
 
-        Each is cut to the range in which it is encoded, which becomes -3 to 3.
+        Each is cut to the range in which it is encoded, and divided by a sixth of it.
 
         Args:
             summed: up to now.
@@ -150,7 +150,7 @@ class ChannelSummaries(nn.Module):
         found = [(value, _SCORES) for value in (mean, summed.least[:, 0], summed.most[:, 0], seen.values)]
         found.append((_spread(summed), _SPREADS))
         found += zip(self._lately(summed, seen), (_CHANGES, _LATE_SPREADS), strict=True) if self.fading else []
-        numbers = [((value - least) * (6.0 / (most - least))).clamp(0.0, 6.0) - 3.0 for value, (least, most) in found]
+        numbers = [value.clamp(least, most) * (_PIECES / (most - least)) for value, (least, most) in found]
         return torch.cat([torch.where(ever, number, 0.0).to(summed.most.dtype) for number in numbers], dim=1)
 
     def _lately(self, summed: Summed, seen: Seen) -> list[Tensor]:

@@ -96,7 +96,7 @@ def test_the_statistics_are_those_of_numpy(fading):
             numbers = [own.mean(), own.min(), own.max(), own[-1], own.std()] if len(own) else [0.0] * 5
             late = late_by_hand(at, own, times[seen.any(axis=1)][-1], fading or 1.0) if len(own) else (0.0, 0.0)
             ends = [(-3, 3)] * 4 + [(0, 2), (-1.5, 1.5), (0, 1.5)]
-            cut = [np.interp(v, end, (-3, 3)) for v, end in zip([*numbers, *late], ends, strict=True)]
+            cut = [6 * np.clip(v, a, b) / (b - a) for v, (a, b) in zip([*numbers, *late], ends, strict=True)]
             rows.append((cut if len(own) else [0.0] * 7)[: 7 if fading else 5])
         assert found[b].tolist() == pytest.approx(np.array(rows).T.ravel().tolist(), abs=1e-7)
 
