@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -23,6 +24,8 @@ _SPANS = (
 _SCORES = (-3.0, 3.0)  # normal scores
 _COUNTS = (0.0, 5.0)  # of log(1 + n)
 _SPREADS = (0.0, 2.0)
+_CHANGES = (-1.5, 1.5)  # of a last value from a fading mean
+_LATE_SPREADS = (0.0, 1.5)
 _PIECES = 6
 _LEAST_VARIANCE = 1e-8
 _WEIGHT = 0.3  # of a feature beside a pooled one: there are thousands of them, each worth little
@@ -35,28 +38,46 @@ class ChannelSummaries(nn.Module):
     it, counted from the first observation. Each number is encoded by how far it has come on six pieces of a range
     (`piecewise_linear`), for values in normal scores; what is not known is 0 throughout. Nothing here is learned.
 
+    With a time constant c > 0 two numbers of each channel are added, which tell what became of it lately, at whatever
+    time a series ends: how far the last value is from the fading mean m, and the fading spread s,
+
+        m = sum_k w_k v_k / sum_k w_k,    s^2 = sum_k w_k (v_k - m)^2 / sum_k w_k,    w_k = exp(-(t - t_k) / c).
+
+    The three sums are states of x' = -x / c that each value kicks.
+
     Args:
         problem: channels and horizon.
+        fading: c, in horizons; 0 none.
+
+    Raises:
+        ValueError: a time constant that is none.
 
     Example:
         >>> ChannelSummaries(Problem("classification", channels=37, outputs=2)).features
         4144
+        >>> ChannelSummaries(Problem("classification", channels=37, outputs=2), fading=0.1).features
+        4588
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, fading: float = 0.0) -> None:
         super().__init__()
-        self.channels = problem.channels
+        if isinstance(fading, bool) or not isinstance(fading, int | float) or not 0 <= fading < math.inf:
+            raise ValueError(f"fading is {fading!r}; it is a time constant in horizons, or 0")
+        self.channels, self.fading = problem.channels, fading
 
     @property
     def features(self) -> int:
         """F, the number of features of a series."""
-        numbers = 4 * len(_SPANS) + 2
+        numbers = 4 * len(_SPANS) + 2 + (2 if self.fading else 0)
         return self.channels * (numbers * _PIECES + len(_SPANS))
 
     def nothing(self, batch: int, like: Tensor) -> Summed:
         """Before the first observation; values have the dtype and device of `like`."""
         values = like.new_zeros(batch, len(_SPANS), self.channels)
-        return Summed(values.double(), values.double(), values, values.clone(), values[:, 0].double())
+        late = like.new_zeros(batch, 3, self.channels).double()
+        return Summed(
+            values.double(), values.double(), values, values.clone(), values[:, 0].double(), late, late[:, 0, 0].clone()
+        )
 
     def gather(self, encoded: Encoded, before: Summed | None = None) -> Summed:
         """Take in the rows of a batch, (B, R).
@@ -76,8 +97,21 @@ class ChannelSummaries(nn.Module):
             there = seen & inside[:, s].unsqueeze(-1)  # (B, R, D)
             least.append(torch.where(there, values, torch.inf).amin(dim=1))
             most.append(torch.where(there, values, -torch.inf).amax(dim=1))
-        here = Summed(count.double(), total.double(), torch.stack(least, 1), torch.stack(most, 1), square.double())
-        return _together(here, self.nothing(values.shape[0], values) if before is None else before)
+        before = self.nothing(values.shape[0], values) if before is None else before
+        late, until = self._late(encoded, before) if self.fading else (before.late, before.until)
+        extremes = torch.stack(least, dim=1), torch.stack(most, dim=1)  # (B, S, D)
+        return _together(Summed(count.double(), total.double(), *extremes, square.double(), late, until), before)
+
+    def _late(self, encoded: Encoded, before: Summed) -> tuple[Tensor, Tensor]:
+        """The fading sums of all rows so far, (B, 3, D), and the time at which they are, (B,)."""
+        rows, elapsed = encoded.rows, encoded.elapsed.double()  # (B, R)
+        until = torch.where(rows.committed, elapsed, 0.0).amax(dim=1)  # (B,)
+        until = torch.maximum(until, before.until)
+        weights = ((elapsed - until.unsqueeze(1)) / self.fading).clamp(max=0.0).exp()  # (B, R)
+        values = rows.values.double()  # (B, R, D)
+        terms = torch.stack([rows.observed.double(), values, values.square()], dim=2)  # (B, R, 3, D)
+        kept = ((before.until - until) / self.fading).exp()  # (B,)
+        return kept.view(-1, 1, 1) * before.late + torch.einsum("br,brsd->bsd", weights, terms), until
 
     def forward(self, summed: Summed, seen: Seen) -> Tensor:
         """The features of every series, (B, F).
@@ -89,15 +123,43 @@ class ChannelSummaries(nn.Module):
         dtype = summed.most.dtype
         known, n = summed.count > 0, summed.count.clamp(min=1)  # (B, S, D)
         mean = summed.total / n  # (B, S, D)
-        variance = summed.square / n[:, 0] - mean[:, 0].square()  # (B, D)
-        varies = variance > _LEAST_VARIANCE  # below it there is rounding alone, and the root has no slope
-        spread = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)  # (B, D)
+        spread = _spread(summed)  # (B, D)
         ever = known[:, 0]  # (B, D)
         scored = [(mean, known), (summed.least, known), (summed.most, known), (seen.values, ever)]
         parts = [_encoded(value.to(dtype), *_SCORES, there) for value, there in scored]
         parts.append(_encoded(spread.to(dtype), *_SPREADS, ever))
         parts.append(_encoded(summed.count.log1p().to(dtype), *_COUNTS, torch.ones_like(known)))
+        late = zip(self._lately(summed, seen), (_CHANGES, _LATE_SPREADS), strict=True) if self.fading else ()
+        parts += [_encoded(value.to(dtype), *ends, ever) for value, ends in late]
         return torch.cat([*parts, known.flatten(1).to(dtype)], dim=1)  # (B, F)
+
+    def statistics(self, summed: Summed, seen: Seen) -> Tensor:
+        """The mean, least, greatest and last value of each channel and its spread, and what fades, as numbers.
+
+        Each is cut to the range in which it is encoded, and divided by a sixth of it.
+
+        Args:
+            summed: up to now.
+            seen: what was observed up to now.
+
+        Returns:
+            (B, 5 D), or (B, 7 D) with a time constant; 0 of a channel that was never observed.
+        """
+        ever = summed.count[:, 0] > 0  # (B, D)
+        mean = summed.total[:, 0] / summed.count[:, 0].clamp(min=1)  # (B, D)
+        found = [(value, _SCORES) for value in (mean, summed.least[:, 0], summed.most[:, 0], seen.values)]
+        found.append((_spread(summed), _SPREADS))
+        found += zip(self._lately(summed, seen), (_CHANGES, _LATE_SPREADS), strict=True) if self.fading else []
+        numbers = [value.clamp(least, most) * (_PIECES / (most - least)) for value, (least, most) in found]
+        return torch.cat([torch.where(ever, number, 0.0).to(summed.most.dtype) for number in numbers], dim=1)
+
+    def _lately(self, summed: Summed, seen: Seen) -> list[Tensor]:
+        """How far the last value is from the fading mean, and the fading spread, 2 x (B, D)."""
+        weight, total, square = summed.late.unbind(dim=1)  # 3 x (B, D)
+        there = weight > 0  # what faded beyond the range of numbers has changed by nothing since
+        weight = torch.where(there, weight, 1.0)
+        mean = total / weight  # (B, D)
+        return [torch.where(there, seen.values - mean, 0.0), _root(square / weight - mean.square())]
 
 
 class SummaryReadout(nn.Module):
@@ -111,6 +173,7 @@ class SummaryReadout(nn.Module):
         problem: of one answer a series.
         width: of gelu(U z).
         dropout: of it.
+        fading: of the summaries.
 
     Raises:
         ValueError: answers at times, whose queries may come before what is summarized.
@@ -119,11 +182,11 @@ class SummaryReadout(nn.Module):
         Hastie and Tibshirani (1986), Generalized additive models, Statistical Science 1, 297-310.
     """
 
-    def __init__(self, problem: Problem, width: int, dropout: float = 0.5) -> None:
+    def __init__(self, problem: Problem, width: int, dropout: float = 0.5, fading: float = 0.0) -> None:
         super().__init__()
         if problem.asks_queries:
             raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
-        self.summaries = ChannelSummaries(problem)
+        self.summaries = ChannelSummaries(problem, fading)
         reads = self.summaries.features + problem.static
         self.linear = nn.Linear(reads, problem.outputs, bias=False)
         nn.init.zeros_(self.linear.weight)
@@ -149,6 +212,18 @@ class SummaryReadout(nn.Module):
         return replace(prediction, mean=prediction.mean + more)
 
 
+def _spread(summed: Summed) -> Tensor:
+    """The standard deviation of each channel over the whole series, (B, D)."""
+    n = summed.count[:, 0].clamp(min=1)  # (B, D)
+    return _root(summed.square / n - (summed.total[:, 0] / n).square())
+
+
+def _root(variance: Tensor) -> Tensor:
+    """The standard deviation; 0 below a variance where there is rounding alone, and the root has no slope."""
+    varies = variance > _LEAST_VARIANCE
+    return torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)
+
+
 def _encoded(values: Tensor, least: float, most: float, known: Tensor) -> Tensor:
     """(B, ..., D) -> (B, ... D K), 0 where not known."""
     pieces = piecewise_linear(values.flatten(1), least, most, _PIECES)
@@ -167,4 +242,6 @@ def _together(here: Summed, before: Summed) -> Summed:
         least=torch.where(count > 0, least, 0.0),
         most=torch.where(count > 0, most, 0.0),
         square=here.square + before.square,
+        late=here.late,
+        until=here.until,
     )

@@ -75,6 +75,8 @@ class Summed(NamedTuple):
         least: (B, S, D).
         most: (B, S, D).
         square: (B, D) float64, the sum of squares in the first span.
+        late: (B, 3, D) float64, fading sums of 1, values and squares; 0 where none are kept.
+        until: (B,) float64, the time of these, since the first observation, in horizons.
     """
 
     count: Tensor
@@ -82,6 +84,8 @@ class Summed(NamedTuple):
     least: Tensor
     most: Tensor
     square: Tensor
+    late: Tensor
+    until: Tensor
 
 
 class Hidden(NamedTuple):
@@ -246,7 +250,8 @@ def _layer(tensors: dict[str, Tensor] | None, i: int) -> State | Hidden:
 def _check(state: ModelState) -> None:
     kinds = {"seen.started": torch.bool, "seen.known": torch.bool, "pooled.count": torch.int64}
     kinds |= dict.fromkeys(("seen.start", "seen.time", "seen.value_times", "pooled.total"), torch.float64)
-    kinds |= dict.fromkeys(("summed.count", "summed.total", "summed.square"), torch.float64)
+    sums = ("count", "total", "square", "late", "until")
+    kinds |= dict.fromkeys((f"summed.{name}" for name in sums), torch.float64)
     batch = None
     for name, tensor in state.tensors().items():
         if not isinstance(tensor, Tensor) or tensor.ndim < 1:

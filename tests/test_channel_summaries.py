@@ -27,7 +27,15 @@ def by_hand(values, least, most):
     ]
 
 
-def features_by_hand(series, b):
+def late_by_hand(times, values, end, fading):
+    """How far the last value is from the fading mean, and the fading spread, of one channel."""
+    weights = [np.exp((time - end) / (fading * HORIZON)) for time in times]
+    mean = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights)
+    variance = sum(w * (v - mean) ** 2 for w, v in zip(weights, values, strict=True)) / sum(weights)
+    return values[-1] - mean, np.sqrt(variance)
+
+
+def features_by_hand(series, b, fading=0.0):
     """The features of one series from plain lists of times and values."""
     n, D = int(series.lengths[b]), series.channels
     times, values, seen = series.times[b, :n].numpy(), series.values[b, :n].numpy(), series.observed[b, :n].numpy()
@@ -51,18 +59,72 @@ def features_by_hand(series, b):
     for span in SPANS:
         for part in cells[span]:
             scores += by_hand([np.log1p(len(part))], 0, 5)
+    if fading:
+        cells_of = [(times[seen[:, d]], values[seen[:, d], d]) for d in range(D)]
+        late = [late_by_hand(*cell, times[rows][-1], fading) if len(cell[0]) else None for cell in cells_of]
+        for place, ends in enumerate([(-1.5, 1.5), (0.0, 1.5)]):
+            for pair in late:
+                scores += [0.0] * 6 if pair is None else by_hand([pair[place]], *ends)
     return scores + [float(len(part) > 0) for span in SPANS for part in cells[span]]
 
 
+@pytest.mark.parametrize("fading", [0.0, 0.07, 2.0])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_features_are_those_of_numpy(seed):
+def test_the_features_are_those_of_numpy(seed, fading):
     series, _ = batch(lengths=(9, 1, 4, 0, 6), seed=seed, dtype=torch.float64)
-    summaries = ChannelSummaries(PROBLEM)
+    summaries = ChannelSummaries(PROBLEM, fading)
     encoded = Encoder(PROBLEM, 4).double().eval()(series, None, 1.0)
     found = summaries(summaries.gather(encoded), encoded.seen)  # (B, F)
     assert found.shape == (5, summaries.features)
     for b in range(5):
-        assert found[b].tolist() == pytest.approx(features_by_hand(series, b), abs=1e-9)
+        assert found[b].tolist() == pytest.approx(features_by_hand(series, b, fading), abs=1e-7)
+
+
+@pytest.mark.parametrize("fading", [0.0, 0.2])
+def test_the_statistics_are_those_of_numpy(fading):
+    series, _ = batch(lengths=(9, 1, 4, 0, 6), dtype=torch.float64)
+    summaries = ChannelSummaries(PROBLEM, fading)
+    encoded = Encoder(PROBLEM, 4).double().eval()(series, None, 1.0)
+    found = summaries.statistics(summaries.gather(encoded), encoded.seen)  # (B, 7 D)
+    for b in range(5):
+        n = int(series.lengths[b])
+        times, values = series.times[b, :n].numpy(), series.values[b, :n].numpy()
+        seen = series.observed[b, :n].numpy()
+        rows = []
+        for d in range(series.channels):
+            own, at = values[seen[:, d], d], times[seen[:, d]]
+            numbers = [own.mean(), own.min(), own.max(), own[-1], own.std()] if len(own) else [0.0] * 5
+            late = late_by_hand(at, own, times[seen.any(axis=1)][-1], fading or 1.0) if len(own) else (0.0, 0.0)
+            ends = [(-3, 3)] * 4 + [(0, 2), (-1.5, 1.5), (0, 1.5)]
+            cut = [6 * np.clip(v, a, b) / (b - a) for v, (a, b) in zip([*numbers, *late], ends, strict=True)]
+            rows.append((cut if len(own) else [0.0] * 7)[: 7 if fading else 5])
+        assert found[b].tolist() == pytest.approx(np.array(rows).T.ravel().tolist(), abs=1e-7)
+
+
+def test_the_head_reads_the_statistics():
+    torch.manual_seed(0)
+    series, _ = batch(dtype=torch.float64)
+    problem = PROBLEMS["classification"]
+    model = LSSLModel(problem, width=6, summaries=True, fading=0.2, statistics=True).double().eval()
+    encoded = model.encoder(series, None, 1.0)
+    numbers = model.readout.summaries.statistics(model.readout.summaries.gather(encoded), encoded.seen)
+    seen = []
+    model.head.body.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    model(series)
+    told = torch.cat([series.static, numbers], dim=1)  # (B, S + 7 D)
+    assert torch.equal(seen[0][:, -told.shape[1] :], told)
+
+
+def test_what_faded_beyond_the_range_of_numbers_has_not_changed():
+    times = torch.tensor([[0.0, 1.0, 1e9]], dtype=torch.float64)
+    values = torch.tensor([[[1.0, 1.0], [2.0, 2.0], [0.0, 5.0]]])
+    seen = torch.tensor([[[True, True], [True, True], [False, True]]])
+    problem = Problem("classification", 2, 2, horizon=HORIZON)
+    encoded = Encoder(problem, 4).eval()(TimeSeries(values, times, seen, torch.tensor([3])), None, 1.0)
+    summaries = ChannelSummaries(problem, fading=0.1)
+    features = summaries(summaries.gather(encoded), encoded.seen)[0]  # (F,)
+    late = features[-24 - 8 : -8]  # of two channels: changes, then spreads
+    assert late.tolist() == 2 * by_hand([0.0], -1.5, 1.5) + 2 * by_hand([0.0], 0.0, 1.5)
 
 
 def test_a_piecewise_linear_map_of_the_encoding_is_interpolation():
@@ -73,7 +135,14 @@ def test_a_piecewise_linear_map_of_the_encoding_is_interpolation():
     np.testing.assert_allclose(found, np.interp(points, np.linspace(-2, 2, 9), heights), atol=1e-12)
 
 
-@pytest.mark.parametrize("build", [LSSLModel, lambda *a, **k: LayerModel(*a, layer="signed", **k)])
+@pytest.mark.parametrize(
+    "build",
+    [
+        LSSLModel,
+        lambda *a, **k: LSSLModel(*a, fading=0.2, statistics=True, **k),
+        lambda *a, **k: LayerModel(*a, layer="signed", fading=0.2, **k),
+    ],
+)
 def test_a_model_in_chunks_is_the_model_in_one(build):
     torch.manual_seed(0)
     series, _ = batch(lengths=(7, 5), dtype=torch.float64)
@@ -96,7 +165,7 @@ def test_a_model_in_chunks_is_the_model_in_one(build):
 def test_rate_and_units_are_one(rate):
     torch.manual_seed(0)
     series, _ = batch(dtype=torch.float64)
-    model = LSSLModel(PROBLEMS["classification"], width=6, summaries=True).double().eval()
+    model = LSSLModel(PROBLEMS["classification"], width=6, summaries=True, fading=0.2).double().eval()
     faster = TimeSeries(series.values, series.times * rate, series.observed, series.lengths, series.static)
     encoded = [model.encoder(series, None, rate), model.encoder(faster, None, 1.0)]
     summaries = model.readout.summaries
@@ -125,3 +194,12 @@ def test_what_the_summaries_say_is_added(kind):
 def test_no_summaries_of_what_a_query_comes_before():
     with pytest.raises(ValueError, match="tell a query of what comes after it"):
         LSSLModel(PROBLEMS["forecasting"], summaries=True)
+
+
+def test_a_time_constant_that_is_none():
+    for fading in (-0.1, np.inf, np.nan, True, "slow"):
+        with pytest.raises(ValueError, match="fading is .*; it is a time constant in horizons, or 0"):
+            ChannelSummaries(PROBLEM, fading)
+    for option in ({"fading": 0.1}, {"statistics": True}):
+        with pytest.raises(ValueError, match="use them with summaries=True"):
+            LSSLModel(PROBLEM, **option)

@@ -35,6 +35,8 @@ class LayerModel(Stack):
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
         pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
         span_pieces: into which the time from first to last observation is cut for the head, see `Stack`; 0 none.
+        fading: time constant, in horizons, of what the summaries tell of late changes, see `ChannelSummaries`; 0 none.
+        statistics: the head reads what is summarized as numbers too, see `Stack`.
         input_gate: each layer reads u * sigmoid(linear(u)) in place of u, see `Stack`.
 
     Raises:
@@ -66,11 +68,13 @@ class LayerModel(Stack):
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
         span_pieces: int = 0,
+        fading: float = 0.0,
+        statistics: bool = False,
         input_gate: bool = False,
     ) -> None:
         if layer not in FAMILY:
             raise ValueError(f"no layer {layer!r}; there are {', '.join(FAMILY)}")
         steps = step_range_of(problem) if step_range is None else tuple(step_range)
         make = partial(FAMILY[layer], width, step_range=steps, **(options or {}))
-        reading = summaries, channel_dropout, carried, pooling, pieces, span_pieces, input_gate
+        reading = summaries, channel_dropout, carried, pooling, pieces, span_pieces, fading, statistics, input_gate
         super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)

@@ -47,6 +47,8 @@ class LSSLModel(Stack):
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
         pieces: into which the encoder cuts the normal scores, so that it can tell both ends from the middle; 0 none.
         span_pieces: into which the time from first to last observation is cut for the head, see `Stack`; 0 none.
+        fading: time constant, in horizons, of what the summaries tell of late changes, see `ChannelSummaries`; 0 none.
+        statistics: the head reads what is summarized as numbers too, see `Stack`.
         blocks: in which a diagonal A starts, as in `LSSL`.
         input_gate: each layer reads u * sigmoid(linear(u)) in place of u, see `Stack`.
 
@@ -86,6 +88,8 @@ class LSSLModel(Stack):
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
         span_pieces: int = 0,
+        fading: float = 0.0,
+        statistics: bool = False,
         input_gate: bool = False,
     ) -> None:
         make = partial(
@@ -101,7 +105,7 @@ class LSSLModel(Stack):
             step_size=step_size,
             blocks=blocks,
         )
-        reading = summaries, channel_dropout, carried, pooling, pieces, span_pieces, input_gate
+        reading = summaries, channel_dropout, carried, pooling, pieces, span_pieces, fading, statistics, input_gate
         super().__init__(problem, width, make, layers, bidirectional, dropout, *reading)
 
     def timescales(self) -> xarray.Dataset:

@@ -14,7 +14,7 @@ from ctlssl.contract import Model, Prediction, Problem, check_request
 from ctlssl.encoders import Encoded, Encoder
 from ctlssl.heads import head
 from ctlssl.interleaving import Backward, take
-from ctlssl.model_state import ModelState, Pooled, Seen
+from ctlssl.model_state import ModelState, Pooled, Seen, Summed
 from ctlssl.piecewise_linear import piecewise_linear
 from ctlssl.series import TimeSeries
 from ctlssl.step_size import SLOWEST_POLE
@@ -47,6 +47,9 @@ class Stack(Model, ABC):
         span_pieces: into which the time from the first to the last observation, up to a horizon, is cut for the head,
             which can then tell any length from any other; 0: the head reads it of the features alone. Not where
             queries are asked.
+        fading: time constant, in horizons, of what the summaries tell of late changes, see `ChannelSummaries`; 0 none.
+        statistics: the head reads what is summarized as numbers too, beside the pooled features and the static part, so
+            that it can tell what several of them mean together; with summaries.
     """
 
     def __init__(
@@ -63,9 +66,13 @@ class Stack(Model, ABC):
         pooling: Sequence[str] = POOLING,
         pieces: int = 0,
         span_pieces: int = 0,
+        fading: float = 0.0,
+        statistics: bool = False,
         input_gate: bool = False,
     ) -> None:
         super().__init__(problem)
+        if (fading or statistics) and not summaries:
+            raise ValueError(f"fading is {fading!r}, statistics {statistics!r}: use them with summaries=True")
         if isinstance(span_pieces, bool) or not isinstance(span_pieces, int) or span_pieces < 0:
             raise ValueError(f"span_pieces is {span_pieces!r}; it is a whole number from 0 on")
         if span_pieces and problem.asks_queries:
@@ -79,8 +86,10 @@ class Stack(Model, ABC):
         self.blocks = nn.ModuleList(_Block(make, width, bidirectional, dropout, input_gate) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         told = replace(problem, static=problem.static + span_pieces)
-        self.head = head(told, width, dropout)
-        self.readout = SummaryReadout(told, width, dropout) if summaries else None
+        self.statistics = statistics
+        numbers = (7 if fading else 5) * problem.channels if statistics else 0
+        self.head = head(replace(told, static=told.static + numbers), width, dropout)
+        self.readout = SummaryReadout(told, width, dropout, fading) if summaries else None
 
     def forward(
         self,
@@ -100,10 +109,12 @@ class Stack(Model, ABC):
             layers.append(after)
         hidden = self.norm(hidden)  # (B, R, W)
         pooled = self.head.gather(hidden, rows.committed, None if state is None else state.pooled)
-        encoded = self._with_span(encoded) if self.span_pieces else encoded
-        prediction, summed = self.head.answer(encoded, self._chosen(pooled), rows.at_queries(hidden)), None
+        encoded, summed = self._with_span(encoded) if self.span_pieces else encoded, None
         if self.readout is not None:
             summed = self.readout.summaries.gather(encoded, None if state is None else state.summed)
+        told = self._with_statistics(encoded, summed) if self.statistics else encoded
+        prediction = self.head.answer(told, self._chosen(pooled), rows.at_queries(hidden))
+        if self.readout is not None:
             prediction = self.readout(prediction, encoded, summed)
         if self.bidirectional:
             return prediction
@@ -121,7 +132,11 @@ class Stack(Model, ABC):
         """With the time from the first to the last observation in pieces as further covariates, (B, S + P)."""
         span = (encoded.seen.time - encoded.seen.start) * encoded.rate / self.problem.horizon  # (B,)
         told = piecewise_linear(span.to(encoded.features.dtype).unsqueeze(1), 0.0, 1.0, self.span_pieces)  # (B, P)
-        return replace(encoded, static=told if encoded.static is None else torch.cat([encoded.static, told], dim=1))
+        return _told(encoded, told)
+
+    def _with_statistics(self, encoded: Encoded, summed: Summed) -> Encoded:
+        """With what is summarized as further covariates."""
+        return _told(encoded, self.readout.summaries.statistics(summed, encoded.seen))
 
     def initial_state(self, batch: int) -> ModelState:
         """See `Model.initial_state`."""
@@ -135,6 +150,11 @@ class Stack(Model, ABC):
             None if forecasts else Pooled.nothing(batch, len(like), like),
             None if self.readout is None else self.readout.summaries.nothing(batch, like),
         )
+
+
+def _told(encoded: Encoded, more: Tensor) -> Encoded:
+    """With further covariates (B, M) behind the static part."""
+    return replace(encoded, static=more if encoded.static is None else torch.cat([encoded.static, more], dim=1))
 
 
 class _Block(nn.Module):

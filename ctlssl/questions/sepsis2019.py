@@ -72,14 +72,16 @@ HEALTHY = {
 def covariates(ds: xr.Dataset, intensity: bool = True) -> torch.Tensor:
     """What is known of each record at its start, (series, 7) or (series, 5) float32.
 
-    Age, sex, the two units (0 where they are not known), and the hours from the admission to hospital (0 where they
-    are not known); with observation intensity also whether each of the units is known.
+    Age, sex, the two units (0 where they are not known), and asinh of the hours from the admission to hospital (0 where
+    they are not known), which are minutes for some and months for others; with observation intensity also whether each
+    of the units is known.
 
     Args:
         ds: the data set.
         intensity: tell what is known.
     """
-    columns = [ds[name].values for name in ("age", "gender", "unit_1", "unit_2", "hospital_admission")]
+    columns = [ds[name].values for name in ("age", "gender", "unit_1", "unit_2")]
+    columns.append(np.arcsinh(ds["hospital_admission"].values))
     known = [~np.isnan(ds[name].values) for name in ("unit_1", "unit_2")] if intensity else []
     table = np.stack([*columns, *known], axis=1).astype(np.float32)  # (series, S)
     return torch.from_numpy(np.nan_to_num(table))

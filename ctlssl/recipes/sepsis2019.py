@@ -34,6 +34,20 @@ _SEPSIS = Recipe(
     minutes=10.0,
 )
 
-_FEWER = {**_SEPSIS.training, "epochs": 6}
+_VALUES = replace(
+    _SEPSIS,
+    task="sepsis2019/sepsis_values",
+    options={**_SEPSIS.options, "state_size": 64, "fading": 0.0625, "statistics": True, "channel_dropout": 0.0},
+    training={**_SEPSIS.training, "epochs": 7},
+    ablation={
+        "no layer": {"options": {"layers": 0}},
+        "no summaries": {"options": {"summaries": False, "fading": 0.0, "statistics": False}},
+        "no length in pieces": {"options": {"span_pieces": 0}},
+        "no fading summaries": {"options": {"fading": 0.0}},
+        "statistics in pieces alone": {"options": {"statistics": False}},
+        "state of 16": {"options": {"state_size": 16}},
+        "half the passes": {"training": {"epochs": 3}},
+    },
+)
 
-RECIPES = (_SEPSIS, replace(_SEPSIS, task="sepsis2019/sepsis_values", training=_FEWER))
+RECIPES = (_SEPSIS, _VALUES)
