@@ -12,7 +12,7 @@ from ctlssl.encoders import Encoded
 from ctlssl.model_state import Seen, Summed
 from ctlssl.piecewise_linear import piecewise_linear
 
-__all__ = ["ChannelSummaries", "SummaryReadout"]
+__all__ = ["ChannelSummaries", "SummaryReadout", "added"]
 
 _SPANS = (
     (0.0, torch.inf),
@@ -37,21 +37,29 @@ class ChannelSummaries(nn.Module):
 
     Args:
         problem: channels and horizon.
+        whole: tell of the whole series alone, not of the other spans; what is gathered is the same.
+
+    Raises:
+        ValueError: a problem that asks for answers at times, whose queries may come before what is summarized.
 
     Example:
         >>> ChannelSummaries(Problem("classification", channels=37, outputs=2)).features
         4144
+        >>> ChannelSummaries(Problem("classification", channels=37, outputs=2), whole=True).features
+        1369
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, whole: bool = False) -> None:
         super().__init__()
-        self.channels = problem.channels
+        if problem.asks_queries:
+            raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
+        self.channels, self.spans = problem.channels, 1 if whole else len(_SPANS)
 
     @property
     def features(self) -> int:
         """F, the number of features of a series."""
-        numbers = 4 * len(_SPANS) + 2
-        return self.channels * (numbers * _PIECES + len(_SPANS))
+        numbers = 4 * self.spans + 2
+        return self.channels * (numbers * _PIECES + self.spans)
 
     def nothing(self, batch: int, like: Tensor) -> Summed:
         """Before the first observation; values have the dtype and device of `like`."""
@@ -87,16 +95,17 @@ class ChannelSummaries(nn.Module):
             seen: what was observed up to now.
         """
         dtype = summed.most.dtype
-        known, n = summed.count > 0, summed.count.clamp(min=1)  # (B, S, D)
-        mean = summed.total / n  # (B, S, D)
+        count, total, least, most = (part[:, : self.spans] for part in summed[:4])  # (B, S, D)
+        known, n = count > 0, count.clamp(min=1)  # (B, S, D)
+        mean = total / n  # (B, S, D)
         variance = summed.square / n[:, 0] - mean[:, 0].square()  # (B, D)
         varies = variance > _LEAST_VARIANCE  # below it there is rounding alone, and the root has no slope
         spread = torch.where(varies, torch.where(varies, variance, 1.0).sqrt(), 0.0)  # (B, D)
         ever = known[:, 0]  # (B, D)
-        scored = [(mean, known), (summed.least, known), (summed.most, known), (seen.values, ever)]
+        scored = [(mean, known), (least, known), (most, known), (seen.values, ever)]
         parts = [_encoded(value.to(dtype), *_SCORES, there) for value, there in scored]
         parts.append(_encoded(spread.to(dtype), *_SPREADS, ever))
-        parts.append(_encoded(summed.count.log1p().to(dtype), *_COUNTS, torch.ones_like(known)))
+        parts.append(_encoded(count.log1p().to(dtype), *_COUNTS, torch.ones_like(known)))
         return torch.cat([*parts, known.flatten(1).to(dtype)], dim=1)  # (B, F)
 
 
@@ -112,17 +121,12 @@ class SummaryReadout(nn.Module):
         width: of gelu(U z).
         dropout: of it.
 
-    Raises:
-        ValueError: answers at times, whose queries may come before what is summarized.
-
     References:
         Hastie and Tibshirani (1986), Generalized additive models, Statistical Science 1, 297-310.
     """
 
     def __init__(self, problem: Problem, width: int, dropout: float = 0.5) -> None:
         super().__init__()
-        if problem.asks_queries:
-            raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
         self.summaries = ChannelSummaries(problem)
         reads = self.summaries.features + problem.static
         self.linear = nn.Linear(reads, problem.outputs, bias=False)
@@ -141,12 +145,21 @@ class SummaryReadout(nn.Module):
         """
         read = _WEIGHT * self.summaries(summed, encoded.seen)  # (B, F)
         read = read if encoded.static is None else torch.cat([read, encoded.static], dim=1)  # (B, F + S)
-        more = self.linear(read) + self.body(read)  # (B, outputs)
-        if prediction.logits is not None:
-            return replace(prediction, logits=prediction.logits + more)
-        if prediction.quantiles is not None:
-            prediction = replace(prediction, quantiles=prediction.quantiles + more.unsqueeze(-1))
-        return replace(prediction, mean=prediction.mean + more)
+        return added(prediction, self.linear(read) + self.body(read))
+
+
+def added(prediction: Prediction, more: Tensor) -> Prediction:
+    """A prediction with something added to its logits, or to its mean and quantiles.
+
+    Args:
+        prediction: one answer a series.
+        more: (B, outputs).
+    """
+    if prediction.logits is not None:
+        return replace(prediction, logits=prediction.logits + more)
+    if prediction.quantiles is not None:
+        prediction = replace(prediction, quantiles=prediction.quantiles + more.unsqueeze(-1))
+    return replace(prediction, mean=prediction.mean + more)
 
 
 def _encoded(values: Tensor, least: float, most: float, known: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def by_hand(values, least, most):
     ]
 
 
-def features_by_hand(series, b):
+def features_by_hand(series, b, spans):
     """The features of one series from plain lists of times and values."""
     n, D = int(series.lengths[b]), series.channels
     times, values, seen = series.times[b, :n].numpy(), series.values[b, :n].numpy(), series.observed[b, :n].numpy()
@@ -35,34 +35,34 @@ def features_by_hand(series, b):
     start = times[rows][0] if rows.any() else 0.0
     since = (times - start) / HORIZON
     cells = {}
-    for after, until in SPANS:
+    for after, until in spans:
         inside = (since >= after) & (since <= until)
         cells[after, until] = [values[inside & seen[:, d], d] for d in range(D)]
     whole = cells[SPANS[0]]
     scores = []
     for statistic in (np.mean, np.min, np.max):
-        for span in SPANS:
+        for span in spans:
             for part in cells[span]:
                 scores += by_hand([statistic(part)], -3, 3) if len(part) else [0.0] * 6
     for part in whole:
         scores += by_hand([part[-1]], -3, 3) if len(part) else [0.0] * 6
     for part in whole:
         scores += by_hand([part.std()], 0, 2) if len(part) else [0.0] * 6
-    for span in SPANS:
+    for span in spans:
         for part in cells[span]:
             scores += by_hand([np.log1p(len(part))], 0, 5)
-    return scores + [float(len(part) > 0) for span in SPANS for part in cells[span]]
+    return scores + [float(len(part) > 0) for span in spans for part in cells[span]]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_features_are_those_of_numpy(seed):
+@pytest.mark.parametrize(("seed", "whole"), [(0, False), (1, False), (2, False), (3, True)])
+def test_the_features_are_those_of_numpy(seed, whole):
     series, _ = batch(lengths=(9, 1, 4, 0, 6), seed=seed, dtype=torch.float64)
-    summaries = ChannelSummaries(PROBLEM)
+    summaries = ChannelSummaries(PROBLEM, whole)
     encoded = Encoder(PROBLEM, 4).double().eval()(series, None, 1.0)
     found = summaries(summaries.gather(encoded), encoded.seen)  # (B, F)
     assert found.shape == (5, summaries.features)
     for b in range(5):
-        assert found[b].tolist() == pytest.approx(features_by_hand(series, b), abs=1e-9)
+        assert found[b].tolist() == pytest.approx(features_by_hand(series, b, SPANS[:1] if whole else SPANS), abs=1e-9)
 
 
 def test_a_piecewise_linear_map_of_the_encoding_is_interpolation():
@@ -73,11 +73,12 @@ def test_a_piecewise_linear_map_of_the_encoding_is_interpolation():
     np.testing.assert_allclose(found, np.interp(points, np.linspace(-2, 2, 9), heights), atol=1e-12)
 
 
+@pytest.mark.parametrize("summaries", [True, "deep"])
 @pytest.mark.parametrize("build", [LSSLModel, lambda *a, **k: LayerModel(*a, layer="signed", **k)])
-def test_a_model_in_chunks_is_the_model_in_one(build):
+def test_a_model_in_chunks_is_the_model_in_one(build, summaries):
     torch.manual_seed(0)
     series, _ = batch(lengths=(7, 5), dtype=torch.float64)
-    model = build(PROBLEMS["classification"], width=6, summaries=True).double().eval()
+    model = build(PROBLEMS["classification"], width=6, summaries=summaries).double().eval()
     parts = (series.values, series.times, series.observed)
     first = TimeSeries(*(part[:, :3] for part in parts), torch.tensor([3, 3]), series.static)
     rest = TimeSeries(*(part[:, 3:] for part in parts), torch.tensor([4, 2]), series.static)

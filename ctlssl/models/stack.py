@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ctlssl.channel_summaries import SummaryReadout
 from ctlssl.contract import Model, Prediction, Problem, check_request
+from ctlssl.deep_summaries import DeepSummaryReadout
 from ctlssl.encoders import Encoded, Encoder
 from ctlssl.heads import head
 from ctlssl.interleaving import Backward, take
@@ -23,6 +24,7 @@ from ctlssl.views import State
 __all__ = ["POOLING", "Stack", "step_range_of"]
 
 POOLING = ("mean", "max", "last")
+_READOUTS = {True: SummaryReadout, "deep": DeepSummaryReadout}
 
 
 class Stack(Model, ABC):
@@ -39,7 +41,8 @@ class Stack(Model, ABC):
         bidirectional: each block has a second layer, of its own parameters, that reads each series from its end; what
             is asked at a time is then answered from the observations on both sides. Such a model keeps no state.
         dropout: of each block and the head.
-        summaries: a `SummaryReadout` stands beside the head; not where queries are asked.
+        summaries: True: a `SummaryReadout` stands beside the head, "deep": a `DeepSummaryReadout`; not where queries
+            are asked.
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, see `Encoder`.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
@@ -57,7 +60,7 @@ class Stack(Model, ABC):
         layers: int,
         bidirectional: bool,
         dropout: float,
-        summaries: bool = False,
+        summaries: bool | str = False,
         channel_dropout: float = 0.0,
         carried: bool = True,
         pooling: Sequence[str] = POOLING,
@@ -79,7 +82,9 @@ class Stack(Model, ABC):
         self.norm = nn.LayerNorm(width)
         told = replace(problem, static=problem.static + span_pieces)
         self.head = head(told, width, dropout)
-        self.readout = SummaryReadout(told, width, dropout) if summaries else None
+        if summaries not in (False, *_READOUTS):
+            raise ValueError(f"summaries is {summaries!r}; it is False, True or 'deep'")
+        self.readout = _READOUTS[summaries](told, width, dropout) if summaries else None
 
     def forward(
         self,
