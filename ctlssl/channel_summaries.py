@@ -13,7 +13,7 @@ from ctlssl.encoders import Encoded
 from ctlssl.model_state import Seen, Summed
 from ctlssl.piecewise_linear import piecewise_linear
 
-__all__ = ["ChannelSummaries", "SummaryReadout"]
+__all__ = ["ChannelSummaries", "SummaryReadout", "added"]
 
 _SPANS = (
     (0.0, torch.inf),
@@ -48,28 +48,34 @@ class ChannelSummaries(nn.Module):
     Args:
         problem: channels and horizon.
         fading: c, in horizons; 0 none.
+        whole: tell of the whole series alone, not of the other spans; what is gathered is the same.
 
     Raises:
-        ValueError: a time constant that is none.
+        ValueError: a time constant that is none, or a problem that asks for answers at times, whose queries may come
+            before what is summarized.
 
     Example:
         >>> ChannelSummaries(Problem("classification", channels=37, outputs=2)).features
         4144
         >>> ChannelSummaries(Problem("classification", channels=37, outputs=2), fading=0.1).features
         4588
+        >>> ChannelSummaries(Problem("classification", channels=37, outputs=2), whole=True).features
+        1369
     """
 
-    def __init__(self, problem: Problem, fading: float = 0.0) -> None:
+    def __init__(self, problem: Problem, fading: float = 0.0, whole: bool = False) -> None:
         super().__init__()
         if isinstance(fading, bool) or not isinstance(fading, int | float) or not 0 <= fading < math.inf:
             raise ValueError(f"fading is {fading!r}; it is a time constant in horizons, or 0")
-        self.channels, self.fading = problem.channels, fading
+        if problem.asks_queries:
+            raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
+        self.channels, self.fading, self.spans = problem.channels, fading, 1 if whole else len(_SPANS)
 
     @property
     def features(self) -> int:
         """F, the number of features of a series."""
-        numbers = 4 * len(_SPANS) + 2 + (2 if self.fading else 0)
-        return self.channels * (numbers * _PIECES + len(_SPANS))
+        numbers = 4 * self.spans + 2 + (2 if self.fading else 0)
+        return self.channels * (numbers * _PIECES + self.spans)
 
     def nothing(self, batch: int, like: Tensor) -> Summed:
         """Before the first observation; values have the dtype and device of `like`."""
@@ -121,14 +127,15 @@ class ChannelSummaries(nn.Module):
             seen: what was observed up to now.
         """
         dtype = summed.most.dtype
-        known, n = summed.count > 0, summed.count.clamp(min=1)  # (B, S, D)
-        mean = summed.total / n  # (B, S, D)
+        count, total, least, most = (part[:, : self.spans] for part in summed[:4])  # (B, S, D)
+        known, n = count > 0, count.clamp(min=1)  # (B, S, D)
+        mean = total / n  # (B, S, D)
         spread = _spread(summed)  # (B, D)
         ever = known[:, 0]  # (B, D)
-        scored = [(mean, known), (summed.least, known), (summed.most, known), (seen.values, ever)]
+        scored = [(mean, known), (least, known), (most, known), (seen.values, ever)]
         parts = [_encoded(value.to(dtype), *_SCORES, there) for value, there in scored]
         parts.append(_encoded(spread.to(dtype), *_SPREADS, ever))
-        parts.append(_encoded(summed.count.log1p().to(dtype), *_COUNTS, torch.ones_like(known)))
+        parts.append(_encoded(count.log1p().to(dtype), *_COUNTS, torch.ones_like(known)))
         late = zip(self._lately(summed, seen), (_CHANGES, _LATE_SPREADS), strict=True) if self.fading else ()
         parts += [_encoded(value.to(dtype), *ends, ever) for value, ends in late]
         return torch.cat([*parts, known.flatten(1).to(dtype)], dim=1)  # (B, F)
@@ -175,17 +182,12 @@ class SummaryReadout(nn.Module):
         dropout: of it.
         fading: of the summaries.
 
-    Raises:
-        ValueError: answers at times, whose queries may come before what is summarized.
-
     References:
         Hastie and Tibshirani (1986), Generalized additive models, Statistical Science 1, 297-310.
     """
 
     def __init__(self, problem: Problem, width: int, dropout: float = 0.5, fading: float = 0.0) -> None:
         super().__init__()
-        if problem.asks_queries:
-            raise ValueError("summaries of a whole series tell a query of what comes after it; use summaries=False")
         self.summaries = ChannelSummaries(problem, fading)
         reads = self.summaries.features + problem.static
         self.linear = nn.Linear(reads, problem.outputs, bias=False)
@@ -204,12 +206,21 @@ class SummaryReadout(nn.Module):
         """
         read = _WEIGHT * self.summaries(summed, encoded.seen)  # (B, F)
         read = read if encoded.static is None else torch.cat([read, encoded.static], dim=1)  # (B, F + S)
-        more = self.linear(read) + self.body(read)  # (B, outputs)
-        if prediction.logits is not None:
-            return replace(prediction, logits=prediction.logits + more)
-        if prediction.quantiles is not None:
-            prediction = replace(prediction, quantiles=prediction.quantiles + more.unsqueeze(-1))
-        return replace(prediction, mean=prediction.mean + more)
+        return added(prediction, self.linear(read) + self.body(read))
+
+
+def added(prediction: Prediction, more: Tensor) -> Prediction:
+    """A prediction with something added to its logits, or to its mean and quantiles.
+
+    Args:
+        prediction: one answer a series.
+        more: (B, outputs).
+    """
+    if prediction.logits is not None:
+        return replace(prediction, logits=prediction.logits + more)
+    if prediction.quantiles is not None:
+        prediction = replace(prediction, quantiles=prediction.quantiles + more.unsqueeze(-1))
+    return replace(prediction, mean=prediction.mean + more)
 
 
 def _spread(summed: Summed) -> Tensor:

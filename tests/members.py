@@ -61,6 +61,7 @@ VARIANTS = {
     "neural_cde-rectilinear": Member(BASELINES["neural_cde"], {"control": "rectilinear"}),
     "lssl-pieces": Member(MODELS["lssl"], {"pieces": 4, "pooling": ("mean", "last")}),
     "lssl-summaries": Member(MODELS["lssl"], {"summaries": True}, kinds=("classification", "regression")),
+    "lssl-deep-summaries": Member(MODELS["lssl"], {"summaries": "deep"}, kinds=("classification", "regression")),
 }
 MEMBERS = {name: Member(build) for name, build in {**MODELS, **BASELINES}.items()} | ADAPTIVE | VARIANTS
 

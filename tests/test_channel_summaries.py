@@ -35,7 +35,7 @@ def late_by_hand(times, values, end, fading):
     return values[-1] - mean, np.sqrt(variance)
 
 
-def features_by_hand(series, b, fading=0.0):
+def features_by_hand(series, b, spans, fading=0.0):
     """The features of one series from plain lists of times and values."""
     n, D = int(series.lengths[b]), series.channels
     times, values, seen = series.times[b, :n].numpy(), series.values[b, :n].numpy(), series.observed[b, :n].numpy()
@@ -43,20 +43,20 @@ def features_by_hand(series, b, fading=0.0):
     start = times[rows][0] if rows.any() else 0.0
     since = (times - start) / HORIZON
     cells = {}
-    for after, until in SPANS:
+    for after, until in spans:
         inside = (since >= after) & (since <= until)
         cells[after, until] = [values[inside & seen[:, d], d] for d in range(D)]
     whole = cells[SPANS[0]]
     scores = []
     for statistic in (np.mean, np.min, np.max):
-        for span in SPANS:
+        for span in spans:
             for part in cells[span]:
                 scores += by_hand([statistic(part)], -3, 3) if len(part) else [0.0] * 6
     for part in whole:
         scores += by_hand([part[-1]], -3, 3) if len(part) else [0.0] * 6
     for part in whole:
         scores += by_hand([part.std()], 0, 2) if len(part) else [0.0] * 6
-    for span in SPANS:
+    for span in spans:
         for part in cells[span]:
             scores += by_hand([np.log1p(len(part))], 0, 5)
     if fading:
@@ -65,19 +65,22 @@ def features_by_hand(series, b, fading=0.0):
         for place, ends in enumerate([(-1.5, 1.5), (0.0, 1.5)]):
             for pair in late:
                 scores += [0.0] * 6 if pair is None else by_hand([pair[place]], *ends)
-    return scores + [float(len(part) > 0) for span in SPANS for part in cells[span]]
+    return scores + [float(len(part) > 0) for span in spans for part in cells[span]]
 
 
-@pytest.mark.parametrize("fading", [0.0, 0.07, 2.0])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_features_are_those_of_numpy(seed, fading):
+@pytest.mark.parametrize(
+    ("seed", "whole", "fading"), [(0, False, 0.0), (1, False, 0.07), (2, False, 2.0), (3, True, 0.0), (4, True, 0.07)]
+)
+def test_the_features_are_those_of_numpy(seed, whole, fading):
     series, _ = batch(lengths=(9, 1, 4, 0, 6), seed=seed, dtype=torch.float64)
-    summaries = ChannelSummaries(PROBLEM, fading)
+    summaries = ChannelSummaries(PROBLEM, fading, whole)
     encoded = Encoder(PROBLEM, 4).double().eval()(series, None, 1.0)
     found = summaries(summaries.gather(encoded), encoded.seen)  # (B, F)
     assert found.shape == (5, summaries.features)
     for b in range(5):
-        assert found[b].tolist() == pytest.approx(features_by_hand(series, b, fading), abs=1e-7)
+        assert found[b].tolist() == pytest.approx(
+            features_by_hand(series, b, SPANS[:1] if whole else SPANS, fading), abs=1e-7
+        )
 
 
 @pytest.mark.parametrize("fading", [0.0, 0.2])
@@ -135,6 +138,7 @@ def test_a_piecewise_linear_map_of_the_encoding_is_interpolation():
     np.testing.assert_allclose(found, np.interp(points, np.linspace(-2, 2, 9), heights), atol=1e-12)
 
 
+@pytest.mark.parametrize("summaries", [True, "deep"])
 @pytest.mark.parametrize(
     "build",
     [
@@ -143,10 +147,10 @@ def test_a_piecewise_linear_map_of_the_encoding_is_interpolation():
         lambda *a, **k: LayerModel(*a, layer="signed", fading=0.2, **k),
     ],
 )
-def test_a_model_in_chunks_is_the_model_in_one(build):
+def test_a_model_in_chunks_is_the_model_in_one(build, summaries):
     torch.manual_seed(0)
     series, _ = batch(lengths=(7, 5), dtype=torch.float64)
-    model = build(PROBLEMS["classification"], width=6, summaries=True).double().eval()
+    model = build(PROBLEMS["classification"], width=6, summaries=summaries).double().eval()
     parts = (series.values, series.times, series.observed)
     first = TimeSeries(*(part[:, :3] for part in parts), torch.tensor([3, 3]), series.static)
     rest = TimeSeries(*(part[:, 3:] for part in parts), torch.tensor([4, 2]), series.static)

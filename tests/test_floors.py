@@ -33,7 +33,7 @@ FLOORS = {
     **dict.fromkeys(
         ["layers", "hippo_memory", "packed_calls", "contract", "model_state", "interleaving", "encoders", "heads"], 4
     ),
-    **dict.fromkeys(["sealed", "streaming", "channel_summaries", "piecewise_linear"], 4),
+    **dict.fromkeys(["sealed", "streaming", "channel_summaries", "deep_summaries", "piecewise_linear"], 4),
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(
         ["schema", "tables", "files", "catalogue", "normalization", "target_scale", "tasks", "splitting"], 5

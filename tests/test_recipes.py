@@ -1,6 +1,7 @@
 """Recipes: plain data that name what exists, and a reproduction that goes on where it was left."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -56,11 +57,21 @@ def test_a_variant_keeps_what_it_does_not_name():
         ({"options": {"depth": 2}}, "lssl has no option depth; it has bidirectional"),
         ({"training": {"epoch": 3}}, "training of the recipe for covid19/death"),
         ({"ablation": {"x": {"training": {"epochs": 0}}}}, "epochs is 0"),
+        ({"kinds": [{}, {"training": {"epochs": 0}}]}, "epochs is 0"),
+        ({"kinds": [{"members": 3}]}, "kinds change ['members']; members may differ in"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         Recipe(**{"task": "covid19/death", "metric": "auroc", **fields})
+
+
+def test_members_take_the_kinds_in_turn():
+    mixed = replace(SMALL, members=3, kinds=[{}, {"width": 4, "training": {"epochs": 1}}])
+    first, second, third = (mixed.member(k) for k in range(3))
+    assert first.training == third.training == SMALL.training and first.width == third.width == 8
+    assert second.width == 4 and second.training == {"epochs": 1, "batch_size": 64}
+    assert SMALL.member(1) is SMALL
 
 
 class TestReproduction:
@@ -77,6 +88,19 @@ class TestReproduction:
         expected = evaluate(Ensemble(members), split.test)
         assert {name: values[0] for name, values in found.metrics.items()} == pytest.approx(expected, abs=1e-12)
         assert found.parameters == sum(parameter.numel() for parameter in members[0].parameters())
+
+    def test_members_of_several_kinds_are_those_of_their_own_recipes(self):
+        kinds = [{}, {"width": 4, "training": {"epochs": 1}}]
+        found = reproduce(replace(SMALL, kinds=kinds), seeds=1)
+        split, members = prepare("covid19/death", 0, refit=True), []
+        for seed, width, epochs in ((0, 8, 2), (1000, 4, 1)):
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                model = recipes.reproduction.models_by_name("lssl")["lssl"](split.problem, width=width)
+            fit(model, split.train, None, Training(epochs=epochs, batch_size=64, seed=seed))
+            members.append(model)
+        expected = evaluate(Ensemble(members), split.test)
+        assert {name: values[0] for name, values in found.metrics.items()} == pytest.approx(expected, abs=1e-12)
 
     def test_killed_it_goes_on_to_the_same_numbers(self, tmp_path):
         whole = reproduce(SMALL, out=tmp_path / "whole")

@@ -29,7 +29,8 @@ class LayerModel(Stack):
         bidirectional: each block has a second layer that reads each series from its end; such a model keeps no state.
         dropout: of each block and the head.
         summaries: what summary statistics of every channel say is added to what the head says; for values in normal
-            scores, and not for forecasts. See `ctlssl.channel_summaries`.
+            scores, and not for forecasts. True: nearly a sum of terms of one number each, see
+            `ctlssl.channel_summaries`; "deep": a deep network on fewer, see `ctlssl.deep_summaries`.
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, not until the next.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
@@ -62,7 +63,7 @@ class LayerModel(Stack):
         step_range: tuple[float, float] | None = None,
         bidirectional: bool = False,
         dropout: float = 0.5,
-        summaries: bool = False,
+        summaries: bool | str = False,
         channel_dropout: float = 0.0,
         carried: bool = True,
         pooling: Sequence[str] = POOLING,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ctlssl.channel_summaries import SummaryReadout
 from ctlssl.contract import Model, Prediction, Problem, check_request
+from ctlssl.deep_summaries import DeepSummaryReadout
 from ctlssl.encoders import Encoded, Encoder
 from ctlssl.heads import head
 from ctlssl.interleaving import Backward, take
@@ -23,6 +24,7 @@ from ctlssl.views import State
 __all__ = ["POOLING", "Stack", "step_range_of"]
 
 POOLING = ("mean", "max", "last")
+_READOUTS = {True: SummaryReadout, "deep": DeepSummaryReadout}
 
 
 class Stack(Model, ABC):
@@ -39,7 +41,8 @@ class Stack(Model, ABC):
         bidirectional: each block has a second layer, of its own parameters, that reads each series from its end; what
             is asked at a time is then answered from the observations on both sides. Such a model keeps no state.
         dropout: of each block and the head.
-        summaries: a `SummaryReadout` stands beside the head; not where queries are asked.
+        summaries: True: a `SummaryReadout` stands beside the head, "deep": a `DeepSummaryReadout`; not where queries
+            are asked.
         channel_dropout: share of the channels of each series that are taken as never observed, while training.
         carried: False: the encoder shows a value in its own row alone, see `Encoder`.
         pooling: which of "mean", "max" and "last" of the features over the observations the head reads.
@@ -50,6 +53,7 @@ class Stack(Model, ABC):
         fading: time constant, in horizons, of what the summaries tell of late changes, see `ChannelSummaries`; 0 none.
         statistics: the head reads what is summarized as numbers too, beside the pooled features and the static part, so
             that it can tell what several of them mean together; with summaries.
+        input_gate: each layer reads u * sigmoid(linear(u)) in place of u, what comes out of the norm of its block.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class Stack(Model, ABC):
         layers: int,
         bidirectional: bool,
         dropout: float,
-        summaries: bool = False,
+        summaries: bool | str = False,
         channel_dropout: float = 0.0,
         carried: bool = True,
         pooling: Sequence[str] = POOLING,
@@ -89,7 +93,9 @@ class Stack(Model, ABC):
         self.statistics = statistics
         numbers = (7 if fading else 5) * problem.channels if statistics else 0
         self.head = head(replace(told, static=told.static + numbers), width, dropout)
-        self.readout = SummaryReadout(told, width, dropout, fading) if summaries else None
+        if summaries not in (False, *_READOUTS):
+            raise ValueError(f"summaries is {summaries!r}; it is False, True or 'deep'")
+        self.readout = _READOUTS[summaries](told, width, dropout, fading) if summaries else None
 
     def forward(
         self,

@@ -8,6 +8,8 @@ from ctlssl.recipes.recipe import Recipe
 
 __all__ = ["RECIPES"]
 
+_DEEP = {"options": {"summaries": "deep", "layers": 0}, "training": {"weight_decay": 0.05}}
+
 _DEATH = Recipe(
     task="physionet2012/death",
     metric="auroc",
@@ -22,10 +24,14 @@ _DEATH = Recipe(
         "schedule": "cosine",
         "average": 0.98,
     },
-    members=3,
+    members=6,
+    kinds=[{}, _DEEP],
     refit=True,
     seeds=5,
     ablation={
+        "six models, none deep": {"kinds": []},
+        "six models, all deep": {"kinds": [_DEEP]},
+        "one model, deep": {"members": 1, "kinds": [_DEEP]},
         "one model": {"members": 1},
         "one model, no summaries": {"members": 1, "options": {"summaries": False}},
         "one model, no layer": {"members": 1, "options": {"layers": 0}},
@@ -46,7 +52,7 @@ _DEATH = Recipe(
             "training": {"schedule": "constant", "average": 0.0},
         },
     },
-    minutes=25.0,
+    minutes=20.0,
 )
 
-RECIPES = (_DEATH, replace(_DEATH, task="physionet2012/death_b", members=5, seeds=1))
+RECIPES = (_DEATH, replace(_DEATH, task="physionet2012/death_b", seeds=3))

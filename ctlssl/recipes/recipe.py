@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,8 @@ class Recipe:
         options: of the model.
         training: fields of `ctlssl.Training` that are not its defaults.
         members: models in an ensemble, trained from weights and batch orders of their own.
+        kinds: changes of the fields above, whose options and training are merged, which the members take in turn:
+            models that err on different series are worth more together than as many of one kind. None: all alike.
         refit: learn from training and validation part together, for all epochs; False: from the training part, with
             early stopping on the validation part.
         seeds: splits that are reported, 0 to seeds - 1.
@@ -41,6 +43,8 @@ class Recipe:
         {'epochs': 5, 'patience': 3}
         >>> recipe.variants()["wide"].width
         64
+        >>> [recipe.changed(members=3, kinds=[{}, {"width": 64}]).member(k).width for k in range(3)]
+        [32, 64, 32]
     """
 
     task: str
@@ -50,6 +54,7 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     members: int = 1
+    kinds: Sequence[Mapping[str, Any]] = ()
     refit: bool = False
     seeds: int = 3
     ablation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -67,6 +72,10 @@ class Recipe:
         if strange := sorted(set(self.options) - taken):
             raise ValueError(f"{self.model} has no option {', '.join(strange)}; it has {', '.join(sorted(taken))}.")
         self.plan(0)
+        for change in self.kinds:
+            if unknown := set(change) - _OF_A_MEMBER:
+                raise ValueError(f"kinds change {sorted(unknown)}; members may differ in {sorted(_OF_A_MEMBER)} alone.")
+            self.changed(kinds=(), **change)
         for change in self.ablation.values():
             self.changed(**change)
 
@@ -81,6 +90,14 @@ class Recipe:
         except TypeError as error:
             raise ValueError(f"training of the recipe for {self.task}: {error}") from error
 
+    def member(self, number: int) -> Recipe:
+        """The recipe of a member.
+
+        Args:
+            number: from 0 on.
+        """
+        return self.changed(kinds=(), **self.kinds[number % len(self.kinds)]) if self.kinds else self
+
     def changed(self, **changes: Any) -> Recipe:
         """The recipe with other fields; options and training keep what is not named."""
         merged = {name: {**getattr(self, name), **changes.pop(name, {})} for name in ("options", "training")}
@@ -89,3 +106,6 @@ class Recipe:
     def variants(self) -> dict[str, Recipe]:
         """The recipes of the ablation by name: first itself, then each of the changes."""
         return {"recipe": self} | {name: self.changed(**change) for name, change in self.ablation.items()}
+
+
+_OF_A_MEMBER = {"model", "width", "options", "training"}

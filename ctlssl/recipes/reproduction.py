@@ -40,7 +40,7 @@ class Scores:
         name: of the recipe, or of a variant of it.
         metrics: name -> one number a seed.
         seconds: that the training of each took.
-        parameters: of a member.
+        parameters: of the first member.
     """
 
     name: str
@@ -195,7 +195,8 @@ def _trained_and_scored(
 ) -> Result:
     models, started, seconds = [], time.perf_counter(), 0.0
     for member in range(recipe.members):
-        model, spent = _member(recipe, 1000 * member + seed, split, folder, tell, f"{label}, member {member + 1}")
+        own, place = recipe.member(member), f"{label}, member {member + 1}"
+        model, spent = _member(own, 1000 * member + seed, split, folder, tell, place)
         models.append(model)
         seconds += spent
     prediction = predict(models[0] if len(models) == 1 else Ensemble(models), scored)
