@@ -7,9 +7,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ctlssl.comparison import Plan, plan
 from ctlssl.comparison.bars import bars
 from ctlssl.comparison.cells import Cell, Cells, Result, cells_in, finite_or_none
 from ctlssl.comparison.keys import digest_of_split, identity, surroundings
+from ctlssl.comparison.rounds import in_rounds
 from ctlssl.comparison.threads import held_to_threads
 from ctlssl.comparison.work import attempt, built
 from ctlssl.contract import Model
@@ -167,30 +168,17 @@ def run_adaptation(
         bars(len(places), plan.training.epochs, progress) as shown,
         cells_in(None if out is None else Path(out)) as cells,
     ):
-        waiting = places
-        while waiting:
-            left = []
-            for (seed, task), names in _by_split(waiting).items():
-                split = prepare(plan.tasks[task], seed, plan.data)
-                for name in names:
-                    found = _obtain(plan, changes, cells, split, (task, name, seed), shown.watch)
-                    if found is None:
-                        left.append((seed, task, name))
-                    else:
-                        _write(results, {"task": task, "model": name, "seed": seed}, found)
-                        shown.finished()
-            if len(left) == len(waiting):
-                shown.waiting(left[0][1])
-                cells.wait()
-            waiting = left
+        split_of = lru_cache(maxsize=1)(lambda task, seed: prepare(plan.tasks[task], seed, plan.data))
+
+        def done(place: tuple[int, str, str]) -> bool:
+            seed, task, name = place
+            found = _obtain(plan, changes, cells, split_of(task, seed), (task, name, seed), shown.watch)
+            if found is not None:
+                _write(results, {"task": task, "model": name, "seed": seed}, found)
+            return found is not None
+
+        in_rounds(places, done, cells, shown, lambda place: place[1])
     return results
-
-
-def _by_split(places: Iterable[tuple[int, str, str]]) -> dict[tuple[int, str], list[str]]:
-    found: dict[tuple[int, str], list[str]] = {}
-    for seed, task, name in places:
-        found.setdefault((seed, task), []).append(name)
-    return found
 
 
 def _obtain(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +19,11 @@ import xarray
 from ctlssl.clocks import CLOCKS, with_clock
 from ctlssl.comparison import Plan, plan
 from ctlssl.comparison.bars import bars
+from ctlssl.comparison.cells import Cell, Cells, Result, cells_in, finite_or_none
+from ctlssl.comparison.keys import digest_of_split, identity, surroundings
+from ctlssl.comparison.rounds import in_rounds
 from ctlssl.comparison.threads import held_to_threads
-from ctlssl.comparison.work import built
+from ctlssl.comparison.work import attempt, built
 from ctlssl.contract import Model
 from ctlssl.tasks import Split, Task, prepare
 from ctlssl.training import Progress, Training, evaluate, fit
@@ -40,6 +46,7 @@ def clock_ablation(
     threads: int = 1,
     progress: bool = True,
     clocks: Sequence[str] = tuple(CLOCKS),
+    out: str | os.PathLike | None = None,
 ) -> xarray.Dataset:
     """Train and test models with clocks that say less and less: which of them read the clock, and where it matters.
 
@@ -60,6 +67,8 @@ def clock_ablation(
         threads: of torch while it runs.
         progress: show bars in the terminal.
         clocks: which of the four; the true one is among them.
+        out: a folder for the finished cells (a model, task, seed and the clock it was trained with), from which a run
+            that was killed goes on; None keeps none.
 
     Returns:
         Dataset over (task, model, training, clock, seed) with the metrics of the test part (NaN where a task has no
@@ -68,44 +77,54 @@ def clock_ablation(
 
     Raises:
         ValueError: a name that does not exist, with those that do.
+        OSError: the folder cannot be written.
     """
     planned = plan(dataset, task, models, seeds, quick, training, width, references=False, threads=threads, lengths=())
-    return run_ablation(planned, progress, clocks)
+    return run_ablation(planned, progress, clocks, out)
 
 
-def run_ablation(plan: Plan, progress: bool = True, clocks: Sequence[str] = tuple(CLOCKS)) -> xarray.Dataset:
+def run_ablation(
+    plan: Plan,
+    progress: bool = True,
+    clocks: Sequence[str] = tuple(CLOCKS),
+    out: str | os.PathLike | None = None,
+) -> xarray.Dataset:
     """Carry out the ablation of a plan of `ctlssl.comparison.plan`; what comes back is described at `clock_ablation`.
 
     Args:
         plan: whose references and lengths are not read.
         progress: show bars in the terminal.
         clocks: as in `clock_ablation`.
+        out: as in `clock_ablation`.
 
     Raises:
         ValueError: a clock that does not exist, or none that is true.
+        OSError: the folder cannot be written.
     """
     check_clocks(clocks)
     results = _empty(plan, clocks)
-    fits = len(plan.seeds) * len(plan.tasks) * len(plan.models) * len(clocks)
-    with held_to_threads(plan.threads), bars(fits, plan.training.epochs, progress) as shown:
-        for seed in plan.seeds:
-            for task_name, task in plan.tasks.items():
-                split = prepare(task, seed, plan.data)
-                splits = {clock: with_clock(split, clock, seed) for clock in clocks}
-                for name, factory in plan.models.items():
-                    place = {"task": task_name, "model": name, "seed": seed}
-                    for clock, told in splits.items():
-                        tests = splits if clock == "true" else {clock: told}
-                        label = f"{task_name}, seed {seed}: {name}, {clock} clock"
-                        try:
-                            scores = _scores(plan, factory, told, tests, seed, shown.watch(label))
-                        except FloatingPointError as error:
-                            warnings.warn(f"{label} failed and counts as missing: {error}", stacklevel=2)
-                            continue
-                        finally:
-                            shown.finished()
-                        _write(results, place | {"clock": clock}, clock, scores)
+    places = list(product(plan.seeds, plan.tasks, plan.models, clocks))
+    with (
+        held_to_threads(plan.threads),
+        bars(len(places), plan.training.epochs, progress) as shown,
+        cells_in(None if out is None else Path(out)) as cells,
+    ):
+        splits_of = lru_cache(maxsize=1)(lambda task, seed: _splits(plan, clocks, task, seed))
+
+        def done(place: tuple[int, str, str, str]) -> bool:
+            seed, task, name, clock = place
+            found = _obtain(plan, cells, splits_of(task, seed), place, shown.watch)
+            if found is not None:
+                _write(results, {"task": task, "model": name, "seed": seed, "clock": clock}, clock, found)
+            return found is not None
+
+        in_rounds(places, done, cells, shown, lambda place: place[1])
     return results
+
+
+def _splits(plan: Plan, clocks: Sequence[str], task: str, seed: int) -> dict[str, Split]:
+    split = prepare(plan.tasks[task], seed, plan.data)
+    return {clock: with_clock(split, clock, seed) for clock in clocks}
 
 
 def check_clocks(clocks: Sequence[str]) -> None:
@@ -115,27 +134,62 @@ def check_clocks(clocks: Sequence[str]) -> None:
         raise ValueError(f"clocks are {list(clocks)!r}; give true, and any others of {', '.join(CLOCKS)}, once each.")
 
 
-def _scores(
+def _obtain(
     plan: Plan,
+    cells: Cells,
+    splits: Mapping[str, Split],
+    place: tuple[int, str, str, str],
+    watch: Callable[[str], Progress],
+) -> Result | None:
+    """The costs and metrics of one model with one clock, from its cell or by training it."""
+    seed, task, name, clock = place
+    label, factory = f"{task}, seed {seed}: {name}, {clock} clock", plan.models[name]
+    training = replace(plan.training, seed=seed)
+    tests = splits if clock == "true" else {clock: splits[clock]}
+    spec = {
+        "work": "clock ablation",
+        "task": task,
+        "data": digest_of_split(splits["true"]),
+        "clock": clock,
+        "tests": list(tests),
+        "model": name,
+        "factory": identity(factory),
+        "seed": seed,
+        "width": plan.width,
+        "training": training.to_dict(),
+        "threads": plan.threads,
+        "surroundings": surroundings(),
+    }
+    work = partial(_scores, factory, splits[clock], tests, plan.width, training)
+    return cells.obtain(Cell(f"clock {label}", spec), lambda: attempt(label, lambda: work(watch(label))))
+
+
+def _scores(
     factory: Callable[..., Model],
     shown: Split,
     tests: Mapping[str, Split],
-    seed: int,
+    width: int,
+    training: Training,
     watch: Progress,
-) -> dict[str, dict[str, float]]:
-    """Train one model with one clock; its costs under "costs", and the metrics of each clock it is tested with."""
-    model = built(factory, shown.problem, plan.width, seed)
+) -> Result:
+    """Train one model with one clock; its costs, and the metrics of each clock it is tested with."""
+    model = built(factory, shown.problem, width, training.seed)
     started = time.perf_counter()
-    history = fit(model, shown.train, shown.valid, replace(plan.training, seed=seed), watch)
+    history = fit(model, shown.train, shown.valid, training, watch)
     costs = {"epochs": float(len(history.seconds)), "train_seconds": time.perf_counter() - started}
-    return {"costs": costs} | {clock: evaluate(model, split.test) for clock, split in tests.items()}
+    metrics = {
+        clock: {name: finite_or_none(value) for name, value in evaluate(model, split.test).items()}
+        for clock, split in tests.items()
+    }
+    return {"costs": costs, "metrics": metrics}
 
 
-def _write(results: xarray.Dataset, place: dict[str, Any], clock: str, scores: dict[str, dict[str, float]]) -> None:
-    for name, value in scores.pop("costs").items():
+def _write(results: xarray.Dataset, place: dict[str, Any], clock: str, result: Result) -> None:
+    for name, value in result.get("costs", {}).items():
         results[name].loc[place] = value
-    for tested, metrics in scores.items():
+    for tested, metrics in result.get("metrics", {}).items():
         for name, value in metrics.items():
+            value = math.nan if value is None else value
             if tested == clock:
                 results[name].loc[place | {"training": "retrained"}] = value
             if clock == "true":

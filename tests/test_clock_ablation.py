@@ -206,6 +206,25 @@ class TestAblation:
         assert ablation_verdict(results) == "toy/gap: broken did not finish with true times."
         plot_ablation(results)
 
+    def test_a_run_that_was_killed_goes_on(self, told, tmp_path, monkeypatch):
+        whole, trained = ablation(seeds=2), []
+
+        def fit_or_die(model, *rest):
+            if len(trained) == 3:
+                raise KeyboardInterrupt
+            trained.append(model)
+            return fit(model, *rest)
+
+        monkeypatch.setattr(module, "fit", fit_or_die)
+        with pytest.raises(KeyboardInterrupt):
+            ablation(seeds=2, out=tmp_path / "cells")
+        assert len(list((tmp_path / "cells").glob("*.json"))) == 3
+        again = []
+        monkeypatch.setattr(module, "fit", lambda *given: (again.append(given), fit(*given))[1])
+        results = ablation(seeds=2, out=tmp_path / "cells")
+        assert len(again) == 2 * len(CLOCKS) * results.sizes["model"] - 3
+        xarray.testing.assert_equal(results.drop_vars("train_seconds"), whole.drop_vars("train_seconds"))
+
     def test_one_seed_has_no_spread(self, told):
         results = ablation(seeds=1)
         assert "±" not in ablation_verdict(results)

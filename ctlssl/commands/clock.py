@@ -40,14 +40,15 @@ def clock(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few epochs: to see that it runs, not what it shows.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Threads of torch; small models are faster on one.")] = 1,
-    out: Annotated[Path, typer.Option(help="Folder for clock.nc, clock.md and clock.png.", file_okay=False)] = Path(
-        "ctlssl-results"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for clock.nc, clock.md, clock.png and the finished cells.", file_okay=False)
+    ] = Path("ctlssl-results"),
 ) -> None:
     """Train models with true times, gaps shuffled, equal gaps and no time: who reads the clock, and where it matters.
 
     Every model is trained anew with each clock and tested with it; the one trained with true times is also tested with
-    every other clock.
+    every other clock. Every finished cell (a model, task, seed and clock) is a file in OUT/cells: killed and started
+    again, the command trains what is missing.
     """
     from ctlssl.clock_ablation import check_clocks, run_ablation
     from ctlssl.clock_report import ablation_tables, ablation_verdict
@@ -61,9 +62,9 @@ def clock(
     try:
         planned = plan(dataset, task, names_in(models), seeds, quick, training, width, False, threads, lengths=())
         check_clocks(chosen := names_in(clocks) or list(CLOCKS))
-        out.mkdir(parents=True, exist_ok=True)
+        (out / "cells").mkdir(parents=True, exist_ok=True)
+        results = run_ablation(planned, clocks=chosen, out=out / "cells")
     except (ValueError, OSError) as error:
         refuse(error)
-    results = run_ablation(planned, clocks=chosen)
     show(ablation_tables(results), ablation_verdict(results))
     typer.echo(f"Saved {', '.join(map(str, save_ablation(results, out)))}.")

@@ -31,9 +31,9 @@ class Bars:
         self._bars.update(self._epochs, description=label, completed=0)
         return lambda epoch, *_: self._bars.update(self._epochs, completed=epoch)
 
-    def finished(self) -> None:
-        """One fit more is done."""
-        self._bars.advance(self._fits)
+    def finished(self, fits: int = 1) -> None:
+        """So many fits more are done."""
+        self._bars.advance(self._fits, fits)
 
     def waiting(self, label: str) -> None:
         """What is left is being done by another process."""
