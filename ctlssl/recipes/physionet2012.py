@@ -24,15 +24,12 @@ _DEATH = Recipe(
         "schedule": "cosine",
         "average": 0.98,
     },
-    members=6,
-    kinds=[{}, _DEEP],
+    members=3,
     refit=True,
     seeds=5,
     ablation={
-        "six models, none deep": {"kinds": []},
-        "six models, all deep": {"kinds": [_DEEP]},
-        "one model, deep": {"members": 1, "kinds": [_DEEP]},
         "one model": {"members": 1},
+        "one model, deep": {"members": 1, **_DEEP},
         "one model, no summaries": {"members": 1, "options": {"summaries": False}},
         "one model, no layer": {"members": 1, "options": {"layers": 0}},
         "one model, values in pieces": {"members": 1, "options": {"pieces": 6}},
@@ -52,7 +49,21 @@ _DEATH = Recipe(
             "training": {"schedule": "constant", "average": 0.0},
         },
     },
-    minutes=20.0,
+    minutes=25.0,
 )
 
-RECIPES = (_DEATH, replace(_DEATH, task="physionet2012/death_b", seeds=3))
+RECIPES = (
+    _DEATH,
+    replace(
+        _DEATH,
+        task="physionet2012/death_b",
+        members=6,
+        kinds=[{}, _DEEP],
+        seeds=3,
+        ablation={
+            "six models, none deep": {"kinds": []},
+            "six models, all deep": {"kinds": [_DEEP]},
+            **_DEATH.ablation,
+        },
+    ),
+)
