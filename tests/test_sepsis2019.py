@@ -134,7 +134,7 @@ class TestDataset:
         assert np.array_equal(ds["heart_rate"].values[rows], [70, np.nan, 90], equal_nan=True)
         assert np.array_equal(ds["temperature"].values[rows], [np.nan, np.nan, 37.25], equal_nan=True)
         found = [ds[name].values[k] for name in static(ds)]
-        assert found == pytest.approx([83.14, 0, 1, 0, -0.0299955], rel=1e-6)
+        assert found == pytest.approx([83.14, 0, 1, 0, -0.03], rel=1e-6)
         assert ds["hospital"].values[k] == "B" and ds["hospital"].values[0] == "A"
 
     def test_the_label_is_of_the_first_72_hours(self, ds):
