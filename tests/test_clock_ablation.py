@@ -268,7 +268,7 @@ def test_from_the_command_line(tmp_path):
     done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
     assert "ornstein_uhlenbeck/forecast: test rmse by clock, 1 seed" in done.output and "Saved" in done.output
-    assert sorted(os.listdir(tmp_path / "out")) == ["clock.md", "clock.nc", "clock.png"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["cells", "clock.md", "clock.nc", "clock.png"]
     results = xarray.load_dataset(tmp_path / "out" / "clock.nc")
     assert results["rmse"].notnull().all() and results.clock.values.tolist() == list(CLOCKS)
     assert matplotlib.image.imread(tmp_path / "out" / "clock.png").shape[0] > 100
