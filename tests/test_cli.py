@@ -91,6 +91,21 @@ def test_columns_that_are_not_found_are_asked_for_as_options(tmp_path):
     assert done.exit_code == 2 and "name it: --id ..." in done.stderr
 
 
+def test_inspection_names_every_policy_that_is_wanted(tmp_path):
+    path = tmp_path / "records.csv"
+    twice, word = (
+        "series 'a', time 0: x occurs 2 times",
+        "series 'b', time 1: x is",
+    )
+    for content, wanted in (("a,0,x,1\na,0,x,2\n", [twice]), ("a,0,x,1\nb,1,x,<3\n", [word])):
+        path.write_text(LONG + content)
+        said = invoke("inspect", path).output
+        assert [found in said for found in (twice, word)] == [found in wanted for found in (twice, word)]
+    path.write_text(LONG + "a,0,x,1\na,0,x,2\nb,1,x,<3\nb,2,x,3\n")
+    said = invoke("inspect", path).output
+    assert twice in said and word in said and "Read here with --duplicates first --invalid missing." in said
+
+
 @pytest.mark.parametrize("command", ["train", "inspect"])
 def test_what_is_no_file_of_records(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

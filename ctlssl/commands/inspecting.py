@@ -94,11 +94,18 @@ def _labelled(task: TableTask) -> tuple[xarray.Dataset, tuple[str, ...], tuple[s
 
 
 def _leniently(task: TableTask) -> tuple[xarray.Dataset, tuple[str, ...]]:
-    """The records; where a policy is wanted for them, a note of it."""
+    """The records; where policies are wanted for them, a note of each."""
     from dataclasses import replace
 
+    duplicates, invalid = {"duplicates": "first"}, {"invalid": "missing"}
     try:
         return task.read(needed=())[0], ()
-    except (ValueError, TypeError) as error:
-        ds = replace(task, duplicates="first", invalid="missing").read(needed=())[0]
-        return ds, (in_flags(f'A policy is wanted: {error} Read here with duplicates="first", invalid="missing".'),)
+    except (ValueError, TypeError):
+        ds = replace(task, **duplicates, **invalid).read(needed=())[0]
+    notes = []
+    for eased in (duplicates, invalid):  # what is then refused is for the other to settle
+        try:
+            replace(task, **eased).read(needed=())
+        except (ValueError, TypeError) as error:
+            notes.append(in_flags(f"A policy is wanted: {error}"))
+    return ds, (*notes, "Read here with --duplicates first --invalid missing.")
