@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ctlssl.packed_series import PackedSeries
     from ctlssl.streaming import Stream
 
-__all__ = ["KINDS", "Model", "Prediction", "Problem", "check_request", "rate_per_series"]
+__all__ = ["KINDS", "Model", "Prediction", "Problem", "check_precision", "check_request", "rate_per_series"]
 
 KINDS = ("classification", "regression", "forecasting", "survival", "labelling")
 _ASKING = ("forecasting", "labelling")  # one answer a query time
@@ -305,6 +305,16 @@ def _check_order(series: TimeSeries, query_times: Tensor | None, state: ModelSta
                 f"series {b}, {kind} {k}: time {times[b, k].item()} is before {last[b, 0].item()}, the last "
                 "observation that the state holds; go on from an earlier state, or give the whole series and state=None"
             )
+
+
+def check_precision(dtype: torch.dtype) -> None:
+    """Refuse parameters in which phases, and with them the clock, would be lost.
+
+    Raises:
+        TypeError: half precision.
+    """
+    if dtype in (torch.float16, torch.bfloat16):
+        raise TypeError(f"parameters in {dtype} are not supported; keep them in float32, or call .float()")
 
 
 def rate_per_series(rate: float | Tensor, series: TimeSeries) -> Tensor:

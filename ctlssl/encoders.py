@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctlssl.contract import Problem, rate_per_series
+from ctlssl.contract import Problem, check_precision, rate_per_series
 from ctlssl.interleaving import Rows, interleave, last_true
 from ctlssl.model_state import Seen
 from ctlssl.piecewise_linear import piecewise_linear
@@ -98,8 +98,12 @@ class Encoder(nn.Module):
             query_times: (B, Q) float64, NaN-padded, or None; read where the problem is a forecast.
             rate: a number or (B,).
             before: what was observed in earlier chunks.
+
+        Raises:
+            TypeError: parameters in half precision.
         """
         rates, problem = rate_per_series(rate, series), self.problem  # (B,)
+        check_precision(self.linear.weight.dtype)
         asked = query_times if problem.asks_queries else None
         rows = interleave(self._thinned(series), asked, problem.first_gap / rates, before)
         pace, dtype = rates.unsqueeze(-1), self.linear.weight.dtype  # (B, 1)

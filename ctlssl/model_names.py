@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,13 +32,19 @@ def models_by_name(names: str | Sequence[str]) -> dict[str, Factory]:
         names: one name or several.
 
     Raises:
+        TypeError: what is no text, such as a class.
         ValueError: a name or an option that does not exist, with those that do.
 
     Example:
         >>> models_by_name("ode_rnn:method=dopri5:rtol=1e-3")["ode_rnn:method=dopri5:rtol=1e-3"].keywords
         {'method': 'dopri5', 'rtol': 0.001}
     """
-    asked = [names] if isinstance(names, str) else list(names)
+    asked = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    if wrong := [item for item in asked if not isinstance(item, str)]:
+        raise TypeError(
+            f"models are named by texts here, found {getattr(wrong[0], '__name__', repr(wrong[0])):.60}; a model of "
+            'your own goes to fit as it is, and to compare as models={"mine": Mine}.'
+        )
     asked = [*MODELS, *BASELINES] if asked == ["all"] else list(dict.fromkeys(asked))
     unknown = [name for name in asked if name.split(":")[0] not in NAMED]
     if unknown or not asked:

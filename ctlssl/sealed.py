@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-__all__ = ["digest_of_weights", "pack", "read_json", "structure_of", "unpack"]
+__all__ = ["digest_of_weights", "format_of", "pack", "read_json", "structure_of", "unpack"]
 
 _BLANK = "0" * 64
+_LARGEST_HEADER = 100_000_000  # of safetensors
 
 
 def pack(tensors: dict[str, Tensor], about: dict[str, str], kind: str) -> bytes:
@@ -64,6 +67,24 @@ def unpack(data: bytes, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     # a flag is a byte, and a byte other than 0 and 1 would be a third truth value
     flags = {name: tensor.view(torch.uint8) != 0 for name, tensor in tensors.items() if tensor.dtype == torch.bool}
     return {name: tensor.clone() for name, tensor in (tensors | flags).items()}, about
+
+
+def format_of(path: str | os.PathLike) -> str | None:
+    """What a file says it is, such as "ctlssl stream 2"; None of one that `pack` did not write.
+
+    Args:
+        path: a file, of which the header alone is read.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(min(size, _LARGEST_HEADER))
+    try:
+        return read_json(json.loads(header)["__metadata__"]["ctlssl"].split(" ", 1)[1])["format"]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+        return None
 
 
 def read_json(text: str) -> dict:

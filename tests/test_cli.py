@@ -48,6 +48,7 @@ def test_compare_prints_and_saves(tmp_path):
             ["compare", "nowhere"],
             "Error: data set 'nowhere' has no task; those with tasks are asas, covid19, drug_kinetics, ",
         ),
+        (["compare", "mine.csv"], "Error: mine.csv: the tasks compared here are those of `ctlssl datasets`"),
         (["compare", "covid19", "--task", "birth"], "Error: task 'birth' is unknown; covid19 has death, forecast."),
         (["compare", "--models", "gru,lstm"], "Error: model 'lstm' is unknown; there are lssl, "),
         (["compare", "--models", "gru:depth=2"], "Error: 'depth=2' in model 'gru:depth=2' is no option=value; options"),
@@ -62,6 +63,69 @@ def test_unknown_names_are_refused_in_one_line(arguments, message, tmp_path):
     assert done.exit_code == 2
     assert done.stderr.startswith(message) and done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+LONG = "id,time,variable,value\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        ("a,0,x,1\na,0,x,2\n", [], "choose --duplicates last, first or mean."),
+        ("a,0,x,1\na,1,x,<3\n", [], "correct it, or take --invalid missing."),
+        ("a,0,x,1\na,1,x,3\n", ["--limit", "x=0:2"], "take --outside missing or clip."),
+        ("a,0,x,1\n", ["--label", "died"], "give that one as --labels."),
+        ("a,0,x,1\n", ["--kind", "regression"], "needs a --label, the column"),
+    ],
+)
+def test_messages_name_the_options_of_the_command_line(content, arguments, message, tmp_path):
+    (tmp_path / "records.csv").write_text(LONG + content)
+    asked = ["--landmark", "0.5"] if "--label" not in arguments and "--kind" not in arguments else []
+    done = invoke("train", tmp_path / "records.csv", *arguments, *asked, "--out", tmp_path / "run")
+    assert done.exit_code == 2 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_columns_that_are_not_found_are_asked_for_as_options(tmp_path):
+    (tmp_path / "records.csv").write_text("who,time,variable,value\n")
+    done = invoke("train", tmp_path / "records.csv", "--landmark", "1", "--out", tmp_path / "run")
+    assert done.exit_code == 2 and "name it: --id ..." in done.stderr
+
+
+def test_inspection_names_every_policy_that_is_wanted(tmp_path):
+    path = tmp_path / "records.csv"
+    twice, word = (
+        "series 'a', time 0: x occurs 2 times",
+        "series 'b', time 1: x is",
+    )
+    for content, wanted in (("a,0,x,1\na,0,x,2\n", [twice]), ("a,0,x,1\nb,1,x,<3\n", [word])):
+        path.write_text(LONG + content)
+        said = invoke("inspect", path).output
+        assert [found in said for found in (twice, word)] == [found in wanted for found in (twice, word)]
+    path.write_text(LONG + "a,0,x,1\na,0,x,2\nb,1,x,<3\nb,2,x,3\n")
+    said = invoke("inspect", path).output
+    assert twice in said and word in said and "Read here with --duplicates first --invalid missing." in said
+
+
+@pytest.mark.parametrize("command", ["train", "inspect"])
+def test_what_is_no_file_of_records(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "covid19").mkdir()  # a folder that is called as a data set is
+    (tmp_path / "x.xlsx").touch()
+    for given, message in {
+        ".": ". is a folder; records are read from a file: .csv",
+        "x.xlsx": "x.xlsx: records are read from .csv, .tsv, .parquet, .nc",
+        "covid": "unknown data set 'covid'" if command == "inspect" else "task 'covid' is unknown",
+    }.items():
+        done = invoke(command, given, *([] if command == "inspect" else ["--out", tmp_path / "run"]))
+        assert done.exit_code == 2 and message in done.stderr and "open_dataset" not in done.stderr
+    if command == "inspect":
+        assert "375 series" in invoke("inspect", "covid19").output
+
+
+def test_options_that_a_model_does_not_have_are_told_with_those_that_it_has(tmp_path):
+    done = invoke("train", "covid19/death", "--option", "state=8", "--out", tmp_path / "run")
+    assert done.exit_code == 2 and "options of lssl: there is no state; there are bidirectional, " in done.stderr
+    assert "state_size" in done.stderr and not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

@@ -3,6 +3,8 @@
 import importlib.util
 import io
 import re
+import runpy
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from ctlssl.catalogue import describe_dataset, load_dataset
+from ctlssl.preparation import place_for
 from ctlssl.schema import channels, check_dataset
 from ctlssl.tasks import TASKS, prepare
 
@@ -143,6 +146,67 @@ class TestPreparation:
         (tmp_path / "Phenobarb.csv").write_text("Subject\n1\n")
         with pytest.raises(ValueError, match="SHA-256"):
             script.read_table(tmp_path / "Phenobarb.csv", "phenobarbital")
+
+
+SOURCES = {
+    "asas": 2, "covid19": 1, "japanese_vowels": 1, "pbc": 1, "pendulum_cru": 0, "pharmacokinetics": 3,
+    "physionet2012": 4, "plaid": 1, "sepsis2019": 1,
+}  # fmt: skip
+
+
+class TestCommandLine:
+    @pytest.fixture(params=SOURCES)
+    def script(self, request):
+        return request.param
+
+    @pytest.fixture
+    def run(self, script, monkeypatch, capsys):
+        """Runs the script with arguments; its exit code, and what it said."""
+
+        def call(*arguments):
+            monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(DATASETS / script / "prepare.py"), run_name="__main__")
+            return ended.value.code, "".join(capsys.readouterr())
+
+        return call
+
+    def test_every_script_is_here(self):
+        assert {path.parent.name for path in DATASETS.glob("*/prepare.py")} == set(SOURCES)
+
+    def test_help_and_no_arguments(self, script, run):
+        code, said = run("--help")
+        assert code == 0 and said.startswith("usage:") and f"Write {script}.nc" in said
+        if SOURCES[script]:
+            code, said = run()
+            assert code == 2 and "the following arguments are required" in said
+
+    def test_sources_that_are_none(self, script, run, tmp_path):
+        (tmp_path / "notes.txt").write_text("nothing of the kind")
+        if not SOURCES[script]:
+            return
+        for source in (tmp_path / "notes.txt", tmp_path, tmp_path / "absent.whl"):
+            code, said = run(*[source] * SOURCES[script], tmp_path / "x.nc")
+            assert code == 2 and said.startswith("prepare.py: error: ") and said.count("\n") == 1
+            assert str(tmp_path) in said
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+    def test_a_target_is_refused_before_the_work(self, script, run, tmp_path):
+        (tmp_path / "notes.txt").write_text("nothing of the kind")
+        targets = {"absent/x.nc": "is no folder that can be written"} | (
+            {} if script == "sepsis2019" else {"notes.txt": "no file that ends in .nc", "absent": "is no folder"}
+        )
+        for target, told in targets.items():
+            code, said = run(*[tmp_path / "notes.txt"] * SOURCES[script], tmp_path / target)
+            assert code == 2 and told in said and said.count("\n") == 1
+
+
+def test_where_a_prepared_file_goes(tmp_path):
+    script = tmp_path / "asas" / "prepare.py"
+    script.parent.mkdir()
+    assert place_for(None, script) == script.resolve().parent / "asas.nc"
+    assert place_for(tmp_path, script) == tmp_path / "asas.nc"
+    assert place_for(tmp_path / "my.nc", script) == tmp_path / "my.nc"
 
 
 class TestQuestions:

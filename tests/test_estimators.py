@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 import ctlssl
 from ctlssl.estimators.leaks import area_by_length
 from ctlssl.schema import channels, select_series
+from ctlssl.sealed import format_of
 from ctlssl.tables import from_arrays
 
 QUICK = {"width": 8, "epochs": 30, "learning_rate": 0.02, "patience": 30}
@@ -225,6 +226,26 @@ class TestFiles:
         with pytest.raises(ValueError, match="no plain value"):
             ctlssl.LSSLRegressor(**QUICK | {"epochs": 1}, random_state=np.random.RandomState(0)).fit(X, X).save("c")
 
+    def test_nothing_else_is_replaced_and_nothing_else_is_read(self, fitted, tmp_path):
+        clf, ds, _ = fitted
+        table, folder = tmp_path / "table.csv", tmp_path / "run"
+        table.write_text("id,time,variable,value\n")
+        (tmp_path / "empty").touch()
+        folder.mkdir()
+        for path in (table, folder, tmp_path / "empty"):
+            with pytest.raises(ValueError, match=f"{path.name} is there, and is no saved estimator"):
+                clf.save(path)
+        assert table.read_text() == "id,time,variable,value\n"
+        clf.save(tmp_path / "clf")
+        whole = (tmp_path / "clf").read_bytes()
+        clf.save(tmp_path / "clf")
+        assert (tmp_path / "clf").read_bytes() == whole
+        assert format_of(tmp_path / "clf") == "ctlssl estimator 1" and format_of(table) is None
+        with pytest.raises(ValueError, match=r"run is a folder, no saved estimator; .* ctlssl.open_run"):
+            ctlssl.LSSLClassifier.load(folder)
+        with pytest.raises(FileNotFoundError, match="absent: there is no such file"):
+            ctlssl.LSSLClassifier.load(tmp_path / "absent")
+
     def test_settings_are_plain_values(self):
         for name in ("LSSLClassifier", "LSSLRegressor", "LSSLForecaster", "LSSLImputer"):
             json.dumps(getattr(ctlssl, name)().get_params())
@@ -255,6 +276,8 @@ class TestWhatIsRefused:
         ]:
             with pytest.raises(ValueError, match=message):
                 ctlssl.LSSLClassifier(**QUICK).fit(X, y)
+        with pytest.raises(ValueError, match=r"column 'id' holds no numbers, .*ctlssl.from_long"):
+            ctlssl.LSSLClassifier(**QUICK).fit(ctlssl.to_long(ds).astype({"id": str}), labels)
         with pytest.raises(ValueError, match="the training had no channel extra"):
             clf.predict(ds.assign(extra=("obs", ds["x0"].values)))
         other = ds.assign_coords(time=ds["time"].assign_attrs(units="d"))

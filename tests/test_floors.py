@@ -36,7 +36,18 @@ FLOORS = {
     **dict.fromkeys(["sealed", "streaming", "channel_summaries", "deep_summaries", "piecewise_linear"], 4),
     **dict.fromkeys(["models", "baselines", "half_lives", "agreement", "dynamics", "reconstruction"], 5),
     **dict.fromkeys(
-        ["schema", "tables", "files", "catalogue", "normalization", "target_scale", "tasks", "splitting"], 5
+        [
+            "schema",
+            "tables",
+            "files",
+            "preparation",
+            "catalogue",
+            "normalization",
+            "target_scale",
+            "tasks",
+            "splitting",
+        ],
+        5,
     ),
     **dict.fromkeys(["examples", "questions", "synthetic", "clocks", "sampling"], 5),
     **dict.fromkeys(["training", "pretraining", "image_models", "model_names", "parameter_budget"], 6),

@@ -114,6 +114,9 @@ def test_dtypes_are_promoted():
     assert layer(u.bool())[0].dtype == torch.float32
     with pytest.raises(TypeError, match="real"):
         layer(u.to(torch.complex64))
+    for half in (torch.float16, torch.bfloat16):
+        with pytest.raises(TypeError, match=f"parameters in {half} are not supported"):
+            make_layer("diagonal", dtype=torch.float32).to(half)(u.to(half))
 
 
 @pytest.mark.parametrize("structure", STRUCTURE_PARAMS)

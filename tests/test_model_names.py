@@ -3,7 +3,9 @@
 import pytest
 
 from ctlssl.baselines import BASELINES, ODERNN
-from ctlssl.contract import Problem
+from ctlssl.comparison import plan
+from ctlssl.contract import Model, Prediction, Problem
+from ctlssl.estimators import LSSLClassifier
 from ctlssl.model_names import models_by_name, options_of
 from ctlssl.models import MODELS
 
@@ -40,6 +42,23 @@ def test_all_and_one():
 def test_what_does_not_exist(name, message):
     with pytest.raises(ValueError, match=message.replace(".", r"\.")):
         models_by_name(name)
+
+
+class Mine(Model):
+    """A model that has no name."""
+
+    def forward(self, series, query_times=None, state=None, rate=1.0):
+        return Prediction()
+
+
+@pytest.mark.parametrize("given", [Mine, [Mine], ["gru", Mine]])
+def test_a_class_is_no_name(given):
+    with pytest.raises(TypeError, match=r'named by texts here, found Mine; .* compare as models=\{"mine": Mine\}'):
+        models_by_name(given)
+    with pytest.raises(TypeError, match="found Mine"):
+        plan("covid19", models=given)
+    with pytest.raises(TypeError, match="found Mine"):
+        LSSLClassifier(model=Mine, epochs=1).fit([[0.0], [1.0]] * 5, [0, 1] * 5)
 
 
 def test_options_of_anything():

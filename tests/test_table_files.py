@@ -108,6 +108,7 @@ def test_times_of_a_text_file(written, first, second, hours):
         ("patient no,time,variable,value\na,0,x,1\n", "which column is the id"),
         ("id,time,variable,value,value\na,0,x,1,2\n", "several columns 'value'"),
         (HEAD + "a,0,x,1,5\n", "not a table"),
+        (HEAD.replace(",", ";") + "a;0;x;1,5\n", "parted by ';'; a .csv has commas"),
         (HEAD + "a,noon,x,1\n", "series 'a', row 0 of the table: the time 'noon' is neither"),
         (HEAD + "a,0:30,x,1\nb,midnight,x,1\n", "series 'b', row 1 of the table: the time 'midnight' is no hh:mm"),
         (HEAD + "a,2020-01-01T00:00Z,x,1\na,2020-01-02T00:00,x,1\n", "row 1 of the table.*without a time zone"),
@@ -130,6 +131,8 @@ def test_other_files_are_refused(written, tmp_path):
         read_table(tmp_path / "absent.csv")
     with pytest.raises(ValueError, match=r"read from .csv, .tsv, .parquet, .nc"):
         read_table(written("x", "records.xlsx"))
+    with pytest.raises(ValueError, match=r"is a folder; records are read from a file: .csv"):
+        read_table(tmp_path)
     with pytest.raises(ValueError, match=r"more than max_bytes=8; .*convert_table"):
         read_table(written(HEAD + "a,0,x,1\n"), max_bytes=8)
     (tmp_path / "bytes.csv").write_bytes(b"id,time,variable,value\n\xff\xfe,0,x,1\n")

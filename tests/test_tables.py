@@ -218,6 +218,15 @@ def test_wrong_types_are_refused(df, message):
         from_long(df, **COLUMNS)
 
 
+def test_a_file_is_no_table():
+    with pytest.raises(
+        TypeError, match="from_long reads a pandas DataFrame, found str; ctlssl.read_table reads a file"
+    ):
+        from_long("records.csv", **COLUMNS)
+    with pytest.raises(TypeError, match="from_wide reads a pandas DataFrame, found dict"):
+        from_wide({"id": [1]}, "id", "time")
+
+
 def test_stamps_that_collapse_are_told():
     base = np.datetime64("1900-01-01", "ns")
     stamps = np.array(["2020-01-01T00:00:00.000000000", "2020-01-01T00:00:00.000000001"], dtype="datetime64[ns]")

@@ -217,6 +217,24 @@ class TestErrors:
         with pytest.raises(ValueError, match="evaluated part has no series"):
             evaluate(model, nothing)
 
+    def test_arguments_of_another_kind_or_in_another_place(self):
+        problem, examples = toys.regression(seed=11)
+        model = built(problem, dtype=torch.float64)
+        for call, message in (
+            (lambda: fit(torch.nn.Linear(2, 2), examples), "fit takes a ctlssl.Model first, .*; found Linear"),
+            (
+                lambda: fit(model, examples, Training()),
+                "valid of fit is Examples, found Training; give it as training=",
+            ),
+            (lambda: fit(model, Training()), "train of fit is Examples, found Training"),
+            (lambda: fit(model, examples.series), "train of fit is Examples, found TimeSeries"),
+            (lambda: fit(model, examples, None, {"epochs": 1}), "training of fit is Training, found dict"),
+            (lambda: evaluate(examples, model), "evaluate takes a ctlssl.Model first, .*; found Examples"),
+            (lambda: predict(model, examples.series), "examples of predict is Examples, found TimeSeries"),
+        ):
+            with pytest.raises(TypeError, match=message):
+                call()
+
     def test_missing_answers(self):
         problem, examples = toys.forecasting(seed=12)
         blind = Examples(examples.series, examples.ids)

@@ -28,6 +28,7 @@ __all__ = [
     "Variable",
     "Wide",
     "given",
+    "is_file_of_records",
     "limits_in",
 ]
 
@@ -111,6 +112,24 @@ def given(**options: Any) -> dict[str, Any]:
     if "limits" in options:
         options["limits"] = limits_in(options["limits"])
     return options
+
+
+def is_file_of_records(text: str) -> bool:
+    """Whether a text names a file of records, and not a data set or a task.
+
+    Raises:
+        ValueError: a folder, or a file of another kind.
+    """
+    from ctlssl.tables import SUFFIXES
+
+    path = Path(text)
+    if path.suffix in SUFFIXES:
+        return True
+    if path.is_dir():
+        raise ValueError(f"{text} is a folder; records are read from a file: {', '.join(SUFFIXES)}.")
+    if path.suffix or path.is_file():
+        raise ValueError(f"{text}: records are read from {', '.join(SUFFIXES)}; convert it to one of these.")
+    return False
 
 
 def limits_in(texts: list[str]) -> Mapping[str, tuple[float, float]]:

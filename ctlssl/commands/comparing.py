@@ -92,8 +92,16 @@ def compare(
     from ctlssl.comparison import plan, run
     from ctlssl.report import tables, verdict
     from ctlssl.saving import save_comparison
+    from ctlssl.tables import SUFFIXES
     from ctlssl.training import Training
 
+    if Path(dataset).suffix in SUFFIXES:
+        refuse(
+            ValueError(
+                f"{dataset}: the tasks compared here are those of `ctlssl datasets`; records of your own are trained "
+                "by `ctlssl train`, or compared in Python by ctlssl.compare with a Task of your own."
+            )
+        )
     given = {"epochs": epochs, "patience": patience}
     training = Training(**{name: value for name, value in given.items() if value is not None})
     asked = (dataset, task, names_in(models), seeds, quick, training, width, references, threads)

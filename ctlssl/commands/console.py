@@ -15,15 +15,45 @@ if TYPE_CHECKING:
 
     from ctlssl.training import Interrupted
 
-__all__ = ["end", "names_in", "refuse", "show", "stopped_code"]
+__all__ = ["end", "in_flags", "names_in", "refuse", "show", "stopped_code"]
 
 _COMMA = re.compile(r",(?![^\[]*\])")
+_SETTING = re.compile(
+    r"""\b(duplicates|id|invalid|late|outside|time|unknown|value|variable|window)=(\.\.\.|(["'])\w+\3"""
+    r"""(?:(?:, | or )(["'])\w+\4)*|[\d.]+\b)"""
+)
+_QUOTES = re.compile("[\"']")
+_SAID = {  # where a message speaks of an argument and gives it no value
+    "give that one as labels": "give that one as --labels",
+    "Give label, a column; or landmark, the time": "Give --label, a column; or --landmark, the time",
+    "leave label out": "leave --label out",
+    "needs a label: the column": "needs a --label, the column",
+    "limits name ": "--limit names ",
+    "forecasts need times; found at=None": "forecasts need times: give --at, once or several times",
+    "there is one answer a series; found at=": "there is one answer a series; leave --at out, found ",
+    "Files of your own are opened by ctlssl.open_dataset.": "Files of your own end in .csv, .tsv, .parquet or .nc.",
+}
 _WIDE = 160  # columns of a table that goes to a file or a pipe
 
 
 def refuse(error: Exception) -> NoReturn:
-    """One line on standard error, exit code 2."""
-    end(2, f"Error: {error}")
+    """One line on standard error, which names arguments as the command line does, and exit code 2."""
+    end(2, f"Error: {in_flags(str(error))}")
+
+
+def in_flags(text: str) -> str:
+    """A message of the library with its arguments as options of the command line.
+
+    Example:
+        >>> in_flags('correct it, or take invalid="missing"; choose duplicates="last", "first" or "mean".')
+        'correct it, or take --invalid missing; choose --duplicates last, first or mean.'
+        >>> in_flags("which column is the time? name it: time=...")
+        'which column is the time? name it: --time ...'
+    """
+    text = _SETTING.sub(lambda found: f"--{found[1]} {re.sub(_QUOTES, '', found[2])}", text)
+    for words, flags in _SAID.items():
+        text = text.replace(words, flags)
+    return text
 
 
 def end(code: int, words: str) -> NoReturn:

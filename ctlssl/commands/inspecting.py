@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctlssl.commands import columns
-from ctlssl.commands.console import refuse
+from ctlssl.commands.console import in_flags, refuse
 
 if TYPE_CHECKING:
     import xarray
@@ -60,12 +60,12 @@ def inspect(
 
 def _data(data: str, given: dict) -> tuple[xarray.Dataset, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The records, their labels, the classes of these, and what was met on the way."""
-    from ctlssl.catalogue import load_dataset
+    from ctlssl.catalogue import dataset_names, load_dataset
     from ctlssl.runs import TableTask
     from ctlssl.schema import labels, select_rows
-    from ctlssl.tables import SUFFIXES, read_table
+    from ctlssl.tables import read_table
 
-    if Path(data).suffix not in SUFFIXES:
+    if data in dataset_names() or not columns.is_file_of_records(data):
         ds = load_dataset(data)
         cut = given.get("landmark")
         ds = ds if cut is None else select_rows(ds, ds["time"].values <= cut)
@@ -94,11 +94,18 @@ def _labelled(task: TableTask) -> tuple[xarray.Dataset, tuple[str, ...], tuple[s
 
 
 def _leniently(task: TableTask) -> tuple[xarray.Dataset, tuple[str, ...]]:
-    """The records; where a policy is wanted for them, a note of it."""
+    """The records; where policies are wanted for them, a note of each."""
     from dataclasses import replace
 
+    duplicates, invalid = {"duplicates": "first"}, {"invalid": "missing"}
     try:
         return task.read(needed=())[0], ()
-    except (ValueError, TypeError) as error:
-        ds = replace(task, duplicates="first", invalid="missing").read(needed=())[0]
-        return ds, (f'A policy is wanted: {error} Read here with duplicates="first", invalid="missing".',)
+    except (ValueError, TypeError):
+        ds = replace(task, **duplicates, **invalid).read(needed=())[0]
+    notes = []
+    for eased in (duplicates, invalid):  # what is then refused is for the other to settle
+        try:
+            replace(task, **eased).read(needed=())
+        except (ValueError, TypeError) as error:
+            notes.append(in_flags(f"A policy is wanted: {error}"))
+    return ds, (*notes, "Read here with --duplicates first --invalid missing.")

@@ -177,11 +177,11 @@ def combined(
 def settings_of(values: dict[str, Any], task: str | None, table: dict[str, Any]) -> RunSettings:
     """The settings with the task: a name, or a file with what is said of its columns."""
     from ctlssl.runs import RunSettings
-    from ctlssl.tables import SUFFIXES
     from ctlssl.tasks import TASKS
 
     asked = values.get("task") if task is None else task
-    if isinstance(asked, str) and Path(asked).suffix in SUFFIXES:
+    named = {name for full in TASKS for name in (full, full.split("/")[0])}
+    if isinstance(asked, str) and asked not in named and columns.is_file_of_records(asked):
         before = values.get("task") if isinstance(values.get("task"), dict) else {}
         asked = before | {"records": str(Path(asked).absolute())}
     if isinstance(asked, dict):

@@ -11,7 +11,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from ctlssl.commands import columns
-from ctlssl.commands.console import refuse
+from ctlssl.commands.console import in_flags, refuse
 
 __all__ = ["stream"]
 
@@ -60,7 +60,7 @@ def stream(
                 raise ValueError(f"more than {_LONGEST} bytes")
             answer = live.answer(line.decode("utf8")) if line.strip() else None
         except ValueError as error:  # also of bytes that are no UTF-8
-            failed, answer = True, {"error": f"line {number}: {error}"}
+            failed, answer = True, {"error": in_flags(f"line {number}: {error}")}
         if answer is not None:
             sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
             sys.stdout.flush()

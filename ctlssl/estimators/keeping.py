@@ -19,7 +19,7 @@ from ctlssl.estimators.intervals import GapConformal
 from ctlssl.estimators.quantile_intervals import QuantileConformal
 from ctlssl.model_names import models_by_name
 from ctlssl.normalization import Normalizer
-from ctlssl.sealed import pack, read_json, unpack
+from ctlssl.sealed import format_of, pack, read_json, unpack
 from ctlssl.target_scale import TargetScale
 from ctlssl.training import History
 
@@ -38,9 +38,12 @@ def write_estimator(estimator: Any, path: str | os.PathLike) -> None:
         path: the file.
 
     Raises:
-        ValueError: a setting that is no plain JSON value.
+        ValueError: a setting that is no plain JSON value, or a path at which something else is.
         OSError: the file cannot be written; what was there stays.
     """
+    path = Path(path)
+    if path.exists() and (path.is_dir() or not (format_of(path) or "").startswith("ctlssl estimator")):
+        raise ValueError(f"{path} is there, and is no saved estimator; it is not replaced: give another name.")
     tensors = {f"model.{name}": part for name, part in estimator.model_.state_dict().items()}
     tensors |= {f"normalizer.{name}": part for name, part in estimator.normalizer_.tensors().items()}
     plain: dict[str, Any] = {}
@@ -63,7 +66,7 @@ def write_estimator(estimator: Any, path: str | os.PathLike) -> None:
         "history": _json(asdict(estimator.history_)),
         "fitted": _json(plain),
     }
-    write_whole(Path(path), pack(tensors, about, _KIND))
+    write_whole(path, pack(tensors, about, _KIND))
 
 
 def read_estimator(cls: type, path: str | os.PathLike) -> Any:
@@ -77,7 +80,12 @@ def read_estimator(cls: type, path: str | os.PathLike) -> Any:
         OSError: the file cannot be read.
         ValueError: a file of something else, or one that was changed since.
     """
-    tensors, about = unpack(Path(path).read_bytes(), _KIND)
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, no saved estimator; the folder of a run is opened by ctlssl.open_run.")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    tensors, about = unpack(path.read_bytes(), _KIND)
     if about["class"] != cls.__name__:
         raise ValueError(f"{path} holds a {about['class']}, not a {cls.__name__}; call {about['class']}.load.")
     estimator = cls(**{name: _read_plain(value) for name, value in read_json(about["settings"]).items()})

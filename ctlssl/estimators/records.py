@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from ctlssl.schema import check_dataset, select_series
@@ -61,8 +62,8 @@ def as_dataset(X: Any) -> xr.Dataset | None:
             nothing was observed; or an array (series, rows, channels) on the regular grid 0, 1, 2, ..., NaN likewise.
 
     Raises:
-        ValueError: pairs whose times are not in order, as answers at rows would go astray, or that
-            `ctlssl.from_arrays` refuses.
+        ValueError: a table with words in it; pairs whose times are not in order, as answers at rows would go astray,
+            or that `ctlssl.from_arrays` refuses.
     """
     if isinstance(X, Records):
         return X.dataset
@@ -78,4 +79,11 @@ def as_dataset(X: Any) -> xr.Dataset | None:
             if stamps.ndim == 1 and (back := np.flatnonzero(stamps[1:] < stamps[:-1])).size:
                 raise ValueError(f"record {b}, position {back[0] + 1}: the time goes back; sort its rows by time.")
         return from_arrays(times, values)
+    if isinstance(X, pd.DataFrame):
+        words = [name for name in X.columns if not pd.api.types.is_numeric_dtype(X[name])]
+        if words:
+            raise ValueError(
+                f"column {words[0]!r} holds no numbers, so this is no table of features; where its rows are those of "
+                "records, ctlssl.from_long or ctlssl.from_wide makes them of it."
+            )
     return None

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from ctlssl.contract import check_precision
 from ctlssl.views import State
 
 __all__ = [
@@ -28,6 +29,7 @@ def check_inputs(u: Tensor, channels: int, dtype: torch.dtype) -> Tensor:
         raise ValueError(f"u needs shape (batch, length, {channels}); found {found_shape(u)}")
     if u.is_complex():
         raise TypeError("u must be real; pass real and imaginary parts as channels")
+    check_precision(dtype)
     return u.to(torch.promote_types(torch.promote_types(u.dtype, dtype), torch.float32))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,7 @@ def from_long(
         >>> ds["row_size"].values, ds["time"].values, ds["urea"].values
         (array([2, 1]), array([ 0. , 12.5,  0. ]), array([ 5.,  6., nan]))
     """
+    _need_frame(df, "from_long")
     reading = Reading(unit, duplicates, origin, units, invalid)
     _need_columns(df, id, time, variable, value)
     frames = _frames(df, id, static, labels)
@@ -126,6 +128,7 @@ def from_wide(
         >>> ds["series"].values, ds["time"].values, ds["x"].values, ds["age"].values
         (array(['a', 'b'], dtype='<U1'), array([2., 3., 1.]), array([ 5., nan,  1.]), array([50, 40]))
     """
+    _need_frame(df, "from_wide")
     if not df.columns.is_unique:
         double = df.columns[df.columns.duplicated()].tolist()
         raise ValueError(f"the table has several columns {', '.join(map(repr, double))}; rename them.")
@@ -266,6 +269,12 @@ def _joined(times: Sequence[Any], values: Sequence[Any], keys: np.ndarray) -> tu
     clock = pd.Series(np.concatenate([clocks[k] for k in filled]) if filled else np.empty(0), name="times")
     content = np.concatenate([blocks[k] for k in filled]) if filled else np.empty((0, 0))
     return clock, np.repeat(np.arange(len(sizes)), sizes), content
+
+
+def _need_frame(df: object, reader: str) -> None:
+    if not isinstance(df, pd.DataFrame):
+        remedy = "; ctlssl.read_table reads a file" if isinstance(df, str | os.PathLike) else ""
+        raise TypeError(f"{reader} reads a pandas DataFrame, found {type(df).__name__}{remedy}.")
 
 
 def _need_columns(df: pd.DataFrame, *names: str) -> None:

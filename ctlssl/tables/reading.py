@@ -196,6 +196,8 @@ def read_frame(path: str | os.PathLike, max_bytes: int = 2**32) -> pd.DataFrame:
         ValueError: another ending, or a file that is damaged, empty or too large.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; records are read from a file: {', '.join(SUFFIXES)}.")
     if path.suffix not in _FRAMES:
         raise ValueError(f"{path}: records are read from {', '.join(SUFFIXES)}.")
     if not path.is_file():
@@ -232,10 +234,16 @@ def csv_options(path: Path) -> dict[str, Any]:
 
 
 def refuse_double_columns(path: Path) -> None:
-    """Refuse a text file with two columns of one name, which pandas would rename."""
+    """Refuse a text file with two columns of one name, which pandas would rename, and one of another separator."""
     options = csv_options(path)
     with path.open(encoding=options["encoding"], newline="") as file:
         names = [name.strip() for name in next(csv.reader(file, delimiter=options["sep"]), [])]
+    other = next((sign for sign in ";\t,|" if len(names) == 1 and sign in names[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"{path}: its columns are parted by {other!r}; a .csv has commas, a .tsv tabulators: convert it, or read "
+            f"it by pandas.read_csv(..., sep={other!r}) and ctlssl.from_long."
+        )
     double = sorted({name for name in names if names.count(name) > 1})
     if double:
         raise ValueError(f"{path}: several columns {', '.join(map(repr, double))}; rename them.")

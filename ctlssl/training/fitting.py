@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ctlssl.contract import Model, Prediction
+from ctlssl.contract import Model, Prediction, Problem
 from ctlssl.packed_calls import ABSENT
 from ctlssl.packed_series import PackedSeries
 from ctlssl.tasks import Examples
@@ -50,6 +50,7 @@ def fit(
             rate ``epochs``, may then be others than before; nothing else may.
 
     Raises:
+        TypeError: what is no model of the contract, no examples, or no settings.
         ValueError: a part without a series, or without what the problem needs; packed series that are to be learned
             in chunks; checkpoints of another fit, or for data that is made anew in each epoch.
         Interrupted: the fit was asked to stop by ``checkpoints.stop()``.
@@ -58,6 +59,7 @@ def fit(
             model then holds the best weights met before.
     """
     training = Training() if training is None else training
+    _check_kinds("fit", model, train=train, valid=valid, training=training)
     for name, part in {"training": train, "validation": valid}.items():
         if isinstance(part, Examples):
             _check(model, part, name)
@@ -100,6 +102,7 @@ def predict(
     Returns:
         a prediction of B rows without a state; a query that is absent has logits, mean and quantiles 0 and scale 1.
     """
+    _check_kinds("predict", model, examples=examples)
     rows: list[Tensor] = []
     parts: dict[str, list[Tensor]] = {}
     width = 0 if examples.query_times is None else examples.query_times.shape[1]
@@ -141,9 +144,11 @@ def evaluate(
         concordance and log_loss for survival.
 
     Raises:
+        TypeError: what is no model of the contract, or no examples.
         ValueError: no series, or no labels or targets.
         FloatingPointError: predictions that are not finite.
     """
+    _check_kinds("evaluate", model, examples=examples)
     _check(model, examples, "evaluated")
     return score(model.problem.kind, predict(model, examples, batch_size, chunk, rate), examples)
 
@@ -199,6 +204,21 @@ _METRICS = {
     "survival": _survival_scores,
     "labelling": _labelling_scores,
 }
+
+
+def _check_kinds(call: str, model: object, **parts: object) -> None:
+    """Refuse arguments that are something else, or stand in another's place."""
+    if not isinstance(getattr(model, "problem", None), Problem):
+        raise TypeError(
+            f"{call} takes a ctlssl.Model first, which has a problem and answers with a Prediction; found "
+            f"{type(model).__name__}."
+        )
+    for name, part in parts.items():
+        kinds = Training if name == "training" else Examples
+        if isinstance(part, kinds) or (name == "valid" and part is None) or (call == "fit" and callable(part)):
+            continue
+        remedy = "give it as training=..." if isinstance(part, Training) else "prepare(task) and Examples make them"
+        raise TypeError(f"{name} of {call} is {kinds.__name__}, found {type(part).__name__}; {remedy}.")
 
 
 def _check(model: Model, examples: Examples, part: str) -> None:

@@ -6,14 +6,13 @@ python datasets/asas/prepare.py asas_training_set.tar.gz asas_training_set_class
 import csv
 import hashlib
 import io
-import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ctlssl.files import save_dataset
+from ctlssl.preparation import place_for, run_script, write_prepared
 from ctlssl.tables import from_arrays
 
 SHA256 = {
@@ -90,12 +89,10 @@ def counts(ds):
 
 def main(archive, classes, target=None):
     """Read, convert, write, and say what is in the file."""
+    path = place_for(target, __file__)
     ds = build(read_curves(verified(archive, "light curves")), read_classes(verified(classes, "classes")))
-    path = save_dataset(ds, target or Path(__file__).with_name("asas.nc"))
-    print(f"{path}: {path.stat().st_size} bytes")
-    for name, number in counts(ds).items():
-        print(f"  {name}: {number}")
+    write_prepared(ds, path, counts(ds))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main, __doc__, archive="asas_training_set.tar.gz", classes="asas_training_set_classes.dat")

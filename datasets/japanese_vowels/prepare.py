@@ -4,14 +4,11 @@ python datasets/japanese_vowels/prepare.py aeon-1.6.0-py3-none-any.whl [japanese
 """
 
 import hashlib
-import sys
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ctlssl.files import save_dataset
+from ctlssl.preparation import member_of, place_for, run_script, write_prepared
 from ctlssl.tables import from_arrays
 
 FOLDER = "aeon/datasets/data/JapaneseVowels/"
@@ -26,13 +23,12 @@ FRAME = 6.4  # ms from one frame to the next
 def read_parts(wheel):
     """The text of both files, out of the wheel, with their checksums verified."""
     texts = {}
-    with zipfile.ZipFile(wheel) as archive:
-        for name, expected in SHA256.items():
-            content = archive.read(FOLDER + name)
-            found = hashlib.sha256(content).hexdigest()
-            if found != expected:
-                raise ValueError(f"{wheel}: {name} has SHA-256 {found}, expected {expected}; use aeon 1.6.0.")
-            texts[name] = content.decode("utf8")
+    for name, expected in SHA256.items():
+        content = member_of(wheel, FOLDER + name)
+        found = hashlib.sha256(content).hexdigest()
+        if found != expected:
+            raise ValueError(f"{wheel}: {name} has SHA-256 {found}, expected {expected}; use aeon 1.6.0.")
+        texts[name] = content.decode("utf8")
     return texts["JapaneseVowels_TRAIN.ts"], texts["JapaneseVowels_TEST.ts"]
 
 
@@ -91,12 +87,10 @@ def counts(ds):
 
 def main(wheel, target=None):
     """Read, convert, write, and say what is in the file."""
+    path = place_for(target, __file__)
     ds = build(*read_parts(wheel))
-    path = save_dataset(ds, target or Path(__file__).with_name("japanese_vowels.nc"))
-    print(f"{path}: {path.stat().st_size} bytes")
-    for name, number in counts(ds).items():
-        print(f"  {name}: {number}")
+    write_prepared(ds, path, counts(ds))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main, __doc__, wheel="aeon-1.6.0-py3-none-any.whl")

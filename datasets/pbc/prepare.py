@@ -5,13 +5,12 @@ python datasets/pbc/prepare.py pbcseq.csv [pbc.nc]
 
 import hashlib
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ctlssl.files import save_dataset
+from ctlssl.preparation import place_for, run_script, write_prepared
 from ctlssl.tables import from_wide
 
 SHA256 = "03aca2f2e449c388b14ec130383654a09d91240f85f935ce364d206c8e848aed"
@@ -92,12 +91,10 @@ def counts(ds):
 
 def main(source, target=None):
     """Read, convert, write, and say what is in the file."""
+    path = place_for(target, __file__)
     ds = build(read_table(source))
-    path = save_dataset(ds, target or Path(__file__).with_name("pbc.nc"))
-    print(f"{path}: {path.stat().st_size} bytes")
-    for name, number in counts(ds).items():
-        print(f"  {name}: {number}")
+    write_prepared(ds, path, counts(ds))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main, __doc__, source="pbcseq.csv")

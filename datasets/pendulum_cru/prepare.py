@@ -3,12 +3,9 @@
 python datasets/pendulum_cru/prepare.py [pendulum_cru.nc]
 """
 
-import sys
-from pathlib import Path
-
 import numpy as np
 
-from ctlssl.files import save_dataset
+from ctlssl.preparation import place_for, run_script, write_prepared
 from ctlssl.schema import channels
 from ctlssl.synthetic import pendulum
 
@@ -27,11 +24,10 @@ def build():
 
 def main(target=None):
     """Draw, write, and say what is in the file."""
+    path = place_for(target, __file__)
     ds = build()
-    path = save_dataset(ds, target or Path(__file__).with_name("pendulum_cru.nc"))
-    print(f"{path}: {path.stat().st_size} bytes")
-    print(f"  series: {ds.sizes['series']}\n  images: {ds.sizes['obs']}")
+    write_prepared(ds, path, {"series": ds.sizes["series"], "images": ds.sizes["obs"]})
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main, __doc__)

@@ -5,12 +5,11 @@ python datasets/pharmacokinetics/prepare.py Phenobarb.csv Quinidine.csv Theoph.c
 
 import hashlib
 import io
-import sys
 from pathlib import Path
 
 import pandas as pd
 
-from ctlssl.files import save_dataset
+from ctlssl.preparation import place_for, run_script, write_prepared
 from ctlssl.tables import from_wide
 
 SHA256 = {
@@ -130,15 +129,12 @@ def counts(ds):
     return found
 
 
-def main(*paths):
+def main(infants, men, volunteers, target=None):
     """Read, convert, write, and say what is in the file."""
-    sources, target = paths[:3], paths[3] if len(paths) > 3 else Path(__file__).with_name("pharmacokinetics.nc")
-    ds = build({drug: read_table(path, drug) for drug, path in zip(DRUGS, sources, strict=True)})
-    path = save_dataset(ds, target)
-    print(f"{path}: {path.stat().st_size} bytes")
-    for name, number in counts(ds).items():
-        print(f"  {name}: {number}")
+    path, sources = place_for(target, __file__), (infants, men, volunteers)
+    ds = build({drug: read_table(source, drug) for drug, source in zip(DRUGS, sources, strict=True)})
+    write_prepared(ds, path, counts(ds))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main, __doc__, infants="Phenobarb.csv", men="Quinidine.csv", volunteers="Theoph.csv")

@@ -6,7 +6,6 @@ python datasets/physionet2012/prepare.py set-a.tar.gz Outcomes-a.txt set-b.tar.g
 import csv
 import hashlib
 import io
-import sys
 import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from ctlssl.files import save_dataset
+from ctlssl.preparation import place_for, run_script, write_prepared
 from ctlssl.schema import channels
 from ctlssl.tables import from_long
 
@@ -96,6 +95,8 @@ def members(path):
         with zipfile.ZipFile(path) as archive:
             found = [(item.filename, item.file_size, item) for item in archive.infolist() if not item.is_dir()]
             return _read(path, found, archive.read)
+    if not tarfile.is_tarfile(path):
+        raise ValueError(f"{path} is no tar or zip archive, or a damaged one; README.md beside the script names it.")
     with tarfile.open(path) as archive:
         found = [(item.name, item.size, item) for item in archive if item.isfile()]
         return _read(path, found, lambda item: archive.extractfile(item).read())
@@ -219,17 +220,22 @@ def counts(ds):
 
 def main(archive_a, outcomes_a, archive_b, outcomes_b, target=None):
     """Read, verify, convert, write, and say what is in the file."""
+    path = place_for(target, __file__)
     given = {"a": (archive_a, outcomes_a), "b": (archive_b, outcomes_b)}
     sets = {
         which: verified(members(archive), Path(outcomes).read_bytes(), which)
         for which, (archive, outcomes) in given.items()
     }
     ds = build(sets)
-    path = save_dataset(ds, target or Path(__file__).with_name("physionet2012.nc"))
-    print(f"{path}: {path.stat().st_size} bytes")
-    for name, number in counts(ds).items():
-        print(f"  {name}: {number}")
+    write_prepared(ds, path, counts(ds))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(
+        main,
+        __doc__,
+        archive_a="set-a.tar.gz",
+        outcomes_a="Outcomes-a.txt",
+        archive_b="set-b.tar.gz",
+        outcomes_b="Outcomes-b.txt",
+    )

@@ -4,13 +4,11 @@ python datasets/plaid/prepare.py sktime-1.2.0-py3-none-any.whl [plaid.nc]
 """
 
 import hashlib
-import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from ctlssl.files import save_dataset
+from ctlssl.preparation import member_of, place_for, run_script, write_prepared
 from ctlssl.schema import make_dataset
 
 FOLDER = "sktime/datasets/data/PLAID"
@@ -29,7 +27,7 @@ def read_files(path):
     path, texts = Path(path), []
     for name, expected in SHA256.items():
         if path.suffix == ".whl":
-            content = zipfile.ZipFile(path).read(f"{FOLDER}/{name}")
+            content = member_of(path, f"{FOLDER}/{name}")
         else:
             content = (path / name).read_bytes()
         found = hashlib.sha256(content).hexdigest()
@@ -80,13 +78,13 @@ def build(texts):
 
 def main(source, target=None):
     """Read, convert, write, and say what is in the file."""
+    path = place_for(target, __file__)
     ds = build(read_files(source))
-    path = save_dataset(ds, target or Path(__file__).with_name("plaid.nc"))
     lengths = ds["row_size"].values
-    print(f"{path}: {path.stat().st_size} bytes")
-    print(f"  series: {len(lengths)}, of which {int((ds['part'] == 1).sum())} are tested; rows: {lengths.sum()}")
-    print(f"  rows of a series: {lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}")
+    counts = {"series": len(lengths), "series that are tested": int((ds["part"] == 1).sum()), "rows": lengths.sum()}
+    counts["rows of a series"] = f"{lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}"
+    write_prepared(ds, path, counts)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main, __doc__, source="sktime-1.2.0-py3-none-any.whl, or a folder with the two files out of it")

