@@ -115,3 +115,10 @@ def test_a_value_in_pieces_can_mean_the_same_at_both_ends():
     assert encoder.linear.in_features == 4 + 2 + 3
     with pytest.raises(ValueError, match="pieces is -1"):
         Encoder(problem, width=1, pieces=-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_parameters_in_half_precision_are_refused(dtype):
+    series, problem = batch()[0], Problem("classification", batch()[0].channels, 2)
+    with pytest.raises(TypeError, match=f"parameters in {dtype} are not supported"):
+        Encoder(problem, 4).to(dtype)(series, None, 1.0)
