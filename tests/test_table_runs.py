@@ -328,7 +328,7 @@ def test_records_that_changed_are_not_gone_on_with(folder, tmp_path):
         (["train", "RECORDS"], "what is to be predicted"),
         (["train", "RECORDS", "--landmark", "3", "--limit", "albumin"], "--limit 'albumin' is not NAME=LOW:HIGH"),
         (["train", "RECORDS", "--landmark", "3", "--limit", "x=a:b"], "is not NAME=LOW:HIGH"),
-        (["train", "RECORDS", "--landmark", "3", "--outside", "wrap"], "unknown outside='wrap'"),
+        (["train", "RECORDS", "--landmark", "3", "--outside", "wrap"], "unknown --outside wrap"),
         (["train", "RECORDS", "--landmark", "1e9"], "too few"),
         (["predict", "RUN", "RECORDS", "--unit", "min"], "second table"),
         (["evaluate", "RUN", "RECORDS"], "second table"),

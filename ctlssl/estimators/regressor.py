@@ -80,7 +80,8 @@ class LSSLRegressor(RegressorMixin, SeriesEstimator):
         Args:
             X: n records of the channels of the training; one that is lacking is taken as not observed.
         """
-        mean = self.targets_.inverse(self._answer(self._read_fitted(X))).mean.numpy()  # (n, T)
+        found = self._answer(self._read_fitted(X))
+        mean = self.targets_.inverse(found).mean.numpy()  # (n, T)
         return mean[:, 0] if self.single_ else mean
 
     def score(self, X: Any, y: Any, sample_weight: np.ndarray | None = None) -> float:

@@ -184,7 +184,7 @@ _PROTOCOL = {
     "dataset": "sepsis2019",
     "kind": "classification",
     "window": WINDOW,
-    "as_recorded": False,
+    "landmark": WINDOW,
     "shares": (0.7, 0.15, 0.15),
     "subgroups": {"16 to 59 h": in_band},
 }
@@ -201,6 +201,7 @@ TASKS = (
         name="sepsis2019/sepsis_values",
         description="the same from values alone, carried to every hour, without what was measured when",
         build=sepsis_values,
+        rows=hourly,
         covariates=partial(covariates, intensity=False),
         **_PROTOCOL,
     ),
@@ -208,6 +209,7 @@ TASKS = (
         name="sepsis2019/length",
         description="the same from the length of the record alone, which gives much of the label away",
         build=length,
+        as_recorded=False,
         **_PROTOCOL,
     ),
 )

@@ -38,8 +38,10 @@ class Task:
         scale: learns from the training part the map from raw units to those of models and scores.
         metric: what a clock ablation tells its models apart by; None is the metric of the kind.
         landmark: rows of a record after it are not shown; None shows all.
-        as_recorded: whether that is all that is done to the rows that are shown. False: `build` makes other rows of
-            them, hides some, or takes only a choice of channels: a trained run cannot read records as they come.
+        as_recorded: whether that, and `rows`, is all that is done to a record. False: `build` makes other rows of it,
+            hides some, or takes only a choice of channels: a trained run cannot read records as they come.
+        rows: makes the rows that a model sees of those that were recorded until the landmark; None takes them as they
+            are.
         subgroups: name -> which of the examples belong to it, (B,) bool: what recipes also score of the test part.
 
     Raises:
@@ -59,6 +61,7 @@ class Task:
     metric: str | None = None
     landmark: float | None = None
     as_recorded: bool = True
+    rows: Callable[[xr.Dataset], xr.Dataset] | None = None
     subgroups: Mapping[str, Callable[[Examples], np.ndarray]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:

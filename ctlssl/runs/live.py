@@ -64,7 +64,7 @@ class LiveRun:
         blank = torch.zeros(1, run.model.problem.static) if run.model.problem.static else None
         run.model.stream(1, static=blank, **self.policy)  # refuses what cannot be, before the first line
         self.place = {name: d for d, name in enumerate(run.variables)}
-        run.check_as_recorded()
+        run.check_as_recorded(line_by_line=True)
         self.landmark = run.landmark
         self.streams: dict[str | int, Stream] = {}
 

@@ -94,6 +94,7 @@ class TrainedRun:
         self.check_as_recorded()
         ds = self.aligned(ds, missing)
         ds = ds if self.landmark is None else select_rows(ds, ds["time"].values <= self.landmark)
+        ds = ds if self._rows is None else self._rows(ds)
         raw = to_series(ds, self.variables, self._as_they_are(ds), torch.float64)
         warn_of_another_unit(raw, self.model.problem)
         made = self._made
@@ -181,14 +182,24 @@ class TrainedRun:
         task = self.settings.task
         return task.landmark if isinstance(task, TableTask) else TASKS[task].landmark
 
-    def check_as_recorded(self) -> None:
+    @property
+    def _rows(self) -> Callable[[xr.Dataset], xr.Dataset] | None:
+        """What makes the rows that the model sees of those of the records."""
+        task = self.settings.task
+        return TASKS[task].rows if isinstance(task, str) else None
+
+    def check_as_recorded(self, line_by_line: bool = False) -> None:
         """Refuse a question that makes other rows of a record than were recorded.
+
+        Args:
+            line_by_line: whether records come row by row, so that no row can be made of several.
 
         Raises:
             ValueError: naming it, with what answers it.
         """
         task = self.settings.task
-        if isinstance(task, str) and not TASKS[task].as_recorded:
+        made = line_by_line and self._rows is not None
+        if isinstance(task, str) and (made or not TASKS[task].as_recorded):
             raise ValueError(
                 f"{task} makes its own rows of a record, so this run cannot read records as they come: score it by "
                 f"`ctlssl evaluate`, or ask `ctlssl.predict(run.model, ...)` of what `ctlssl.tasks.TASKS` builds."
