@@ -159,3 +159,9 @@ class TestSpan:
                 build(Problem("classification", 3, 2), span_pieces=pieces)
         with pytest.raises(ValueError, match="use span_pieces=0"):
             build(Problem("forecasting", 3, 3), span_pieces=2)
+
+
+@pytest.mark.parametrize("kind", ["forecasting", "labelling"])
+def test_the_length_of_a_record_is_not_told_to_answers_within_it(kind):
+    with pytest.raises(ValueError, match="tells a query of what comes after it; use span_pieces=0"):
+        LSSLModel(Problem(kind, channels=2, outputs=2), width=4, span_pieces=4)

@@ -1,6 +1,7 @@
 """A question put to one's own files: what is seen, what is asked, who is left out, and what is refused."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from ctlssl import load_dataset, save_dataset, to_long
+from ctlssl.commands.answers import _task_of
 from ctlssl.questions.covid19 import covid19_death
 from ctlssl.runs import RunSettings, TableTask
 from ctlssl.schema import channels, static
@@ -207,3 +209,12 @@ def test_the_scale_of_targets():
     for wrong in ({"mean": [1.0]}, {"mean": [1.0], "scale": [1.0, 2.0]}, {"mean": 1.0, "scale": [1.0]}):
         with pytest.raises(ValueError, match="scale of the targets"):
             TargetScale.from_dict(wrong)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("regression", "regression"), ("forecasting", None)])
+def test_the_kind_of_a_trained_question_is_not_guessed_from_the_answers_of_another_file(kind, expected, tmp_path):
+    label = () if kind == "forecasting" else ("score",)
+    settings = SimpleNamespace(task=TableTask("records.csv", label=label, landmark=1.0))
+    trained = SimpleNamespace(settings=settings, model=SimpleNamespace(problem=SimpleNamespace(kind=kind)))
+    task = _task_of(trained, tmp_path / "others.csv", {}, None)
+    assert (task.kind, task.label, task.records) == (expected, label, str(tmp_path / "others.csv"))
