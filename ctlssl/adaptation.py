@@ -18,9 +18,8 @@ import xarray
 
 from ctlssl.comparison import Plan, plan
 from ctlssl.comparison.bars import bars
-from ctlssl.comparison.cells import Cell, Cells, Result, cells_in, finite_or_none
-from ctlssl.comparison.keys import digest_of_split, identity, surroundings
-from ctlssl.comparison.rounds import in_rounds
+from ctlssl.comparison.cells import Cells, Result, cells_in, finite_or_none
+from ctlssl.comparison.rounds import cell_of, in_rounds
 from ctlssl.comparison.threads import held_to_threads
 from ctlssl.comparison.work import attempt, built
 from ctlssl.contract import Model
@@ -192,21 +191,9 @@ def _obtain(
     task, name, seed = place
     label, factory = f"{task}, seed {seed}: {name}", plan.models[name]
     training = replace(plan.training, seed=seed)
-    spec = {
-        "work": "adaptation",
-        "task": task,
-        "data": digest_of_split(split),
-        "changes": asdict(changes),
-        "model": name,
-        "factory": identity(factory),
-        "seed": seed,
-        "width": plan.width,
-        "training": training.to_dict(),
-        "threads": plan.threads,
-        "surroundings": surroundings(),
-    }
+    cell = cell_of(plan, "adaptation", f"adapt {label}", (seed, task, name), split, changes=asdict(changes))
     work = partial(_adapt, factory, split, plan.width, training, changes)
-    return cells.obtain(Cell(f"adapt {label}", spec), lambda: attempt(label, lambda: work(watch(label))))
+    return cells.obtain(cell, lambda: attempt(label, lambda: work(watch(label))))
 
 
 def _adapt(

@@ -140,6 +140,17 @@ class ChannelSummaries(nn.Module):
         parts += [_encoded(value.to(dtype), *ends, ever) for value, ends in late]
         return torch.cat([*parts, known.flatten(1).to(dtype)], dim=1)  # (B, F)
 
+    def with_static(self, weight: float, summed: Summed, encoded: Encoded) -> Tensor:
+        """The features of every series times a weight, and the static part, (B, F + S).
+
+        Args:
+            weight: of a feature.
+            summed: up to now.
+            encoded: of the batch.
+        """
+        read = weight * self(summed, encoded.seen)  # (B, F)
+        return read if encoded.static is None else torch.cat([read, encoded.static], dim=1)
+
     def statistics(self, summed: Summed, seen: Seen) -> Tensor:
         """The mean, least, greatest and last value of each channel and its spread, and what fades, as numbers.
 
@@ -204,8 +215,7 @@ class SummaryReadout(nn.Module):
             encoded: of the batch.
             summed: of this chunk and those before it.
         """
-        read = _WEIGHT * self.summaries(summed, encoded.seen)  # (B, F)
-        read = read if encoded.static is None else torch.cat([read, encoded.static], dim=1)  # (B, F + S)
+        read = self.summaries.with_static(_WEIGHT, summed, encoded)  # (B, F + S)
         return added(prediction, self.linear(read) + self.body(read))
 
 

@@ -19,9 +19,8 @@ import xarray
 from ctlssl.clocks import CLOCKS, with_clock
 from ctlssl.comparison import Plan, plan
 from ctlssl.comparison.bars import bars
-from ctlssl.comparison.cells import Cell, Cells, Result, cells_in, finite_or_none
-from ctlssl.comparison.keys import digest_of_split, identity, surroundings
-from ctlssl.comparison.rounds import in_rounds
+from ctlssl.comparison.cells import Cells, Result, cells_in, finite_or_none
+from ctlssl.comparison.rounds import cell_of, in_rounds
 from ctlssl.comparison.threads import held_to_threads
 from ctlssl.comparison.work import attempt, built
 from ctlssl.contract import Model
@@ -146,22 +145,10 @@ def _obtain(
     label, factory = f"{task}, seed {seed}: {name}, {clock} clock", plan.models[name]
     training = replace(plan.training, seed=seed)
     tests = splits if clock == "true" else {clock: splits[clock]}
-    spec = {
-        "work": "clock ablation",
-        "task": task,
-        "data": digest_of_split(splits["true"]),
-        "clock": clock,
-        "tests": list(tests),
-        "model": name,
-        "factory": identity(factory),
-        "seed": seed,
-        "width": plan.width,
-        "training": training.to_dict(),
-        "threads": plan.threads,
-        "surroundings": surroundings(),
-    }
+    told = {"clock": clock, "tests": list(tests)}
+    cell = cell_of(plan, "clock ablation", f"clock {label}", (seed, task, name), splits["true"], **told)
     work = partial(_scores, factory, splits[clock], tests, plan.width, training)
-    return cells.obtain(Cell(f"clock {label}", spec), lambda: attempt(label, lambda: work(watch(label))))
+    return cells.obtain(cell, lambda: attempt(label, lambda: work(watch(label))))
 
 
 def _scores(

@@ -50,9 +50,7 @@ class DeepSummaryReadout(nn.Module):
             encoded: of the batch.
             summed: of this chunk and those before it.
         """
-        read = _SCALE * self.summaries(summed, encoded.seen)  # (B, F)
-        read = read if encoded.static is None else torch.cat([read, encoded.static], dim=1)  # (B, F + S)
-        return added(prediction, self.network(read))
+        return added(prediction, self.network(self.summaries.with_static(_SCALE, summed, encoded)))
 
 
 class GatedNetwork(nn.Module):
