@@ -138,7 +138,11 @@ class Prediction:
 
     @property
     def log_survival(self) -> Tensor:
-        """Of survival: log S_k = sum_{i <= k} log(1 - h_i), that the event comes after interval k, (B, K) float64."""
+        """Of survival: log S_k = sum_{i <= k} log(1 - h_i), that the event comes after interval k, (B, K) float64.
+
+        References:
+            Gensheimer, Narasimhan (2019), arXiv:1805.00917.
+        """
         return -softplus(self.logits.double()).cumsum(dim=1)
 
 

@@ -13,7 +13,7 @@ from ctlssl.contract import Model
 from ctlssl.image_models import IMAGE_MODELS
 from ctlssl.models import MODELS, SERIES_MODELS
 
-__all__ = ["NAMED", "Factory", "models_by_name", "options_of", "parameters_of"]
+__all__ = ["NAMED", "Factory", "models_by_name", "options_of", "own_options", "parameters_of"]
 
 Factory = Callable[..., Model]  # (problem, width=...)
 
@@ -60,6 +60,20 @@ def options_of(factory: Factory) -> set[str] | None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     return {parameter.name for parameter in parameters} - {"problem", "width"}
+
+
+def own_options(name: str) -> list[str]:
+    """The options of a model, sorted, with those of the model inside it.
+
+    Args:
+        name: in `NAMED`.
+
+    Example:
+        >>> own_options("gru")
+        ['dropout', 'layers']
+    """
+    found = parameters_of(name).items()
+    return sorted({key for key, item in found if item.kind is not item.VAR_KEYWORD} - {"problem", "width"})
 
 
 def parameters_of(name: str) -> dict[str, inspect.Parameter]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ctlssl.model_names import models_by_name, parameters_of
+from ctlssl.model_names import models_by_name, own_options
 from ctlssl.tasks import TASKS
 from ctlssl.training import Training
 
@@ -68,9 +68,9 @@ class Recipe:
             if isinstance(number, bool) or not isinstance(number, int) or number < 1:
                 raise ValueError(f"{name} is {number!r}; give a whole number from 1 on.")
         models_by_name(self.model)
-        taken = set(parameters_of(self.model.split(":")[0])) - {"problem", "width"}
-        if strange := sorted(set(self.options) - taken):
-            raise ValueError(f"{self.model} has no option {', '.join(strange)}; it has {', '.join(sorted(taken))}.")
+        taken = own_options(self.model.split(":")[0])
+        if strange := sorted(set(self.options) - set(taken)):
+            raise ValueError(f"{self.model} has no option {', '.join(strange)}; it has {', '.join(taken)}.")
         self.plan(0)
         for change in self.kinds:
             if unknown := set(change) - _OF_A_MEMBER:

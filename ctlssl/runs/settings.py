@@ -13,7 +13,7 @@ import torch
 
 from ctlssl.catalogue import load_dataset
 from ctlssl.contract import Model, Problem
-from ctlssl.model_names import NAMED, parameters_of
+from ctlssl.model_names import NAMED, own_options
 from ctlssl.runs.table_task import Loaded, TableTask
 from ctlssl.tasks import TASKS
 from ctlssl.training import Training
@@ -58,11 +58,11 @@ class RunSettings:
             raise ValueError(f"width is {self.width!r}; give a whole number from 1 on.")
         if not isinstance(self.options, dict):
             raise ValueError(f"options of a model are names and values, found {self.options!r}.")
-        taken = parameters_of(self.model).items()
-        known = {name for name, item in taken if item.kind is not item.VAR_KEYWORD} - {"problem", "width"}
-        if unknown := sorted(set(self.options) - known):
-            told = ", ".join(sorted(known))
-            raise ValueError(f"options of {self.model}: there is no {', '.join(unknown)}; there are {told}.")
+        known = own_options(self.model)
+        if unknown := sorted(set(self.options) - set(known)):
+            raise ValueError(
+                f"options of {self.model}: there is no {', '.join(unknown)}; there are {', '.join(known)}."
+            )
 
     def build(self, problem: Problem) -> Model:
         """The model with the initial weights of the seed; the global random state is put back.
